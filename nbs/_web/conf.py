@@ -1,0 +1,28 @@
+"Sphinx settings of the site; `make docs` runs pages.py first"
+import sys
+from configparser import ConfigParser
+from importlib.util import find_spec
+from pathlib import Path
+here = Path(__file__).resolve().parent
+sys.path.insert(0, str(here))
+
+meta = ConfigParser(delimiters=['='])
+meta.read(here.parents[1]/'settings.ini', encoding='utf-8')
+project,release = meta['DEFAULT']['lib_name'],meta['DEFAULT']['version']
+author = meta['DEFAULT']['author']
+project_copyright = author
+extensions = ['myst_nb', 'sphinx_copybutton']
+nb_execution_mode = 'off' # outputs are those saved in the notebooks
+nb_merge_streams = True
+myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'attrs_inline']
+myst_dmath_double_inline = True
+myst_heading_anchors = 3
+myst_heading_slug_func = 'pages.slug' # a string: a function cannot be pickled
+suppress_warnings = ['myst.header']
+html_theme,html_title = 'furo',project
+html_show_copyright = html_show_sourcelink = False
+html_copy_source = False
+pygments_style,pygments_dark_style = 'friendly','github-dark'
+html_css_files = ['site.css']
+html_static_path = ['site.css', str(Path(find_spec('sphinx-mathjax-offline').origin).parent/'static/mathjax/tex-svg.js')]
+mathjax_path = 'tex-svg.js' # equations without a network
