@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))
-MATHS = 'panet channels attention streams pmnet losses'.split() # torch and nothing of the Learner
+MATHS = 'panet channels attention streams pmnet'.split() # torch and nothing of the Learner; a callback lives beside the formula it carries (losses)
 
 # ---- the promise: every name of the public face, in this one place --------------------------------------------------------------
 PUBLIC = '''

@@ -96,6 +96,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'vehicle_reid.panet.PANetLoss': ('panet.html#panetloss', 'vehicle_reid/panet.py'),
                                     'vehicle_reid.panet.PANetLoss.__init__': ('panet.html#panetloss.__init__', 'vehicle_reid/panet.py'),
                                     'vehicle_reid.panet.PANetLoss.forward': ('panet.html#panetloss.forward', 'vehicle_reid/panet.py'),
+                                    'vehicle_reid.panet.PANetLoss.id_loss': ('panet.html#panetloss.id_loss', 'vehicle_reid/panet.py'),
+                                    'vehicle_reid.panet.PANetLoss.mask_loss': ('panet.html#panetloss.mask_loss', 'vehicle_reid/panet.py'),
                                     'vehicle_reid.panet._up': ('panet.html#_up', 'vehicle_reid/panet.py')},
             'vehicle_reid.pmnet': { 'vehicle_reid.pmnet.Baseline': ('pmnet.html#baseline', 'vehicle_reid/pmnet.py'),
                                     'vehicle_reid.pmnet.Baseline.__init__': ('pmnet.html#baseline.__init__', 'vehicle_reid/pmnet.py'),

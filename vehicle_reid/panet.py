@@ -86,3 +86,6 @@ class PANetLoss(nn.Module):
         logits,fg = pred
         self.id,self.mse = F.cross_entropy(logits, ids, label_smoothing=self.label_smoothing), F.mse_loss(fg.float(), mask)
         return self.id + self.mse
+
+    def id_loss(self, *args): return self.id.detach()
+    def mask_loss(self, *args): return self.mse.detach()
