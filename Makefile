@@ -45,8 +45,10 @@ $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; v=sys.version_info; sys.exit(v<(3,10) and f"vehicle_reid needs Python 3.10 or newer; $(PYTHON) is {v[0]}.{v[1]}. Name another one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 $(VENV)/.installed: $(META) | $(BIN)/pip
+	@echo "Installing into $(VENV): once, about 3 minutes and 6 GB, most of it PyTorch"
 	$(BIN)/pip install -q -e .
 	@touch $@
 $(VENV)/.installed-dev: $(META) | $(BIN)/pip
+	@echo "Installing into $(VENV): once, about 3 minutes and 6 GB, most of it PyTorch"
 	$(BIN)/pip install -q -e '.[dev]'
 	@touch $(VENV)/.installed $@

@@ -14,7 +14,7 @@ META.read(ROOT/'settings.ini', encoding='utf-8')
 META = META['DEFAULT']
 MODULES = sorted((ROOT/'vehicle_reid').glob('*.py'))
 # distribution → the name it is imported by, where they differ
-IMPORTED = {'opencv-python-headless': 'cv2', 'scikit-learn': 'sklearn', 'scikit-image': 'skimage', 'pillow': 'PIL'}
+IMPORTED = {'opencv-python-headless': 'cv2', 'scikit-learn': 'sklearn', 'pillow': 'PIL'}
 WITH_FASTAI = {'fastcore', 'fastprogress', 'fasttransform', 'scipy', 'packaging', 'yaml', 'requests'} # fastai requires these itself
 
 def requirements(key='requirements'): return [Requirement(o) for o in META[key].split()]

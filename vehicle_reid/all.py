@@ -1,13 +1,24 @@
-"""Everything at once, in fastai's habit. Written by hand: nbdev generates the modules, not this list.
-
-fastai's own star import comes first, so that one line brings `SaveModelCallback`, `CSVLogger`, `Path`, `np` and `plt` as its users expect;
-where a name exists twice (`RandomErasing`), ours, imported later, stands."""
+"Every name at once, in fastai's habit: `from vehicle_reid.all import *`"
+# Written by hand: nbdev generates the modules, not this list.
+# fastai's own star import comes first, so that one line brings `SaveModelCallback`, `CSVLogger`, `Path`, `np` and `plt` as its users expect;
+# where a name exists twice (`RandomErasing`), ours, imported later, stands.
 from fastai.vision.all import *
+from vehicle_reid.synth import *
+from vehicle_reid.datasets import *
+from vehicle_reid.data import *
 from vehicle_reid.backbone import *
+from vehicle_reid.grabcut import *
 from vehicle_reid.panet import *
+from vehicle_reid.channels import *
+from vehicle_reid.parts import *
 from vehicle_reid.attention import *
 from vehicle_reid.streams import *
 from vehicle_reid.pmnet import *
 from vehicle_reid.losses import *
 from vehicle_reid.transfer import *
 from vehicle_reid.hul import *
+from vehicle_reid.metrics import *
+from vehicle_reid.rerank import *
+from vehicle_reid.show import *
+from vehicle_reid.learner import *
+from vehicle_reid.gallery import *

@@ -7,7 +7,7 @@ PARTS = [(9, 'What is a vehicle image'), (20, 'Where are the parts'), (30, 'What
          (50, 'How is it judged'), (60, 'All together'), (1000, 'Tutorials')] # numbers below, title (STYLE: parts A to F)
 EXTRA = ['CONTRIBUTING.md', 'CHANGELOG.md'] # top-level pages that join the site
 NOTE = '<!-- Written by `make readme` from nbs/index.ipynb: edit there. -->\n'
-_directive,_fence = re.compile(r'#\|\s*(.+)'), re.compile(r'(^```.*?^```|^\$\$.*?\$\$$|`{2,}.*?`{2,}|\[[^\]]*\]\([^)]*\))', re.M|re.S)
+_directive,_fence = re.compile(r'#\|\s*(.+)'), re.compile(r'(^```.*?^```|^#.*?$|^\$\$.*?\$\$$|`{2,}.*?`{2,}|\[[^\]]*\]\([^)]*\))', re.M|re.S)
 _link = re.compile(r'(\]\(|\bsrc=")([^)"\s#]+)(?=[)"\s#])')
 
 def text(o):
@@ -94,7 +94,7 @@ def symbols(root):
     return res
 
 def autolink(md, syms, lookup):
-    "`name` in prose → a link to its definition, here or at docs.fast.ai; fences, equations and links stay as they are"
+    "`name` in prose → a link to its definition, here or at docs.fast.ai; fences, headings, equations and links stay as they are"
     def _one(m):
         name = m[1].removesuffix('()')
         if name in syms: return f'[{m[0]}](#{anchor(name)})'
