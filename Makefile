@@ -38,7 +38,7 @@ cov: $(VENV)/.installed-dev ## lines that notebooks and tests together never rea
 	$(ONE) $(BIN)/coverage run -m pytest -q
 	$(BIN)/coverage combine -q && $(BIN)/coverage report
 clean: ## strip notebooks of run-time noise; delete what builds leave behind
-	-test -x $(BIN)/nbdev-clean && $(BIN)/nbdev-clean
+	@if test -x $(BIN)/nbdev-clean; then $(BIN)/nbdev-clean; fi
 	rm -rf build dist _build/html _build/pages _build/doctrees .coverage .coverage.* .pytest_cache .hypothesis
 
 $(BIN)/pip:

@@ -158,6 +158,10 @@ def test_search_finds_the_query_itself_first(done, tmp_path, capsys):
     import pandas as pd
     t = pd.read_csv(tmp_path/'s.csv')
     assert len(t)==5 and Path(t.path[0]).name==q.name and t.distance.is_monotonic_increasing
+    from vehicle_reid.all import ReIDDataLoaders, ReIDLearner
+    learn = ReIDLearner.from_pretrained(done/'model', ReIDDataLoaders.from_veri(done/'data', size=64, p=2, k=4))
+    want = learn.gallery(sorted(map(str, folder.glob('*.jpg')))).search(str(q), k=5) # the same by way of the data set
+    assert list(t.path)==list(want.path) and list(t.distance)==pytest.approx(list(want.distance), abs=1e-4)
 
 def test_search_without_images_says_so(done, tmp_path, capfd):
     capfd.readouterr()

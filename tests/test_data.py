@@ -117,13 +117,14 @@ def test_erasing_is_one_rectangle_of_zeros():
 def test_patches_are_flat_normalised_colours():
     torch.manual_seed(0); x = images(400)+100; t = ColorPatchOcclusion(.3, n=3); out = t(x, split_idx=0)
     mean,std = (torch.tensor(o)[:,None] for o in imagenet_stats)
-    hit,kinds = 0,Counter()
+    hit,kinds,seen = 0,Counter(),[]
     for a,b in zip(x, out):
         gone = (b!=a).any(0)
         if not gone.any(): continue
         hit += 1; rgb = b[:,gone].as_subclass(torch.Tensor)*std+mean
         assert rgb.min()>-1e-5 and rgb.max()<1+1e-5
-        kinds[len(rgb.unique(dim=1).T)] += 1
+        kinds[len(rgb.unique(dim=1).T)] += 1; seen.append(rgb.unique(dim=1))
+    seen = torch.cat(seen, 1); assert (seen.min(1)[0]<.05).all() and (seen.max(1)[0]>.95).all() # all colours
     assert 85<hit<155 and set(kinds)=={1,2,3} and min(kinds.values())>15
 
 def test_patches_lie_as_drawn():
@@ -169,8 +170,11 @@ def test_occlude_queries(tmp_path):
     new = occlude_queries(items, tmp_path/'hidden'); again = occlude_queries(items, tmp_path/'again')
     q = items.split=='query'
     pd.testing.assert_frame_equal(new[~q], items[~q]); assert len(set(new.path[q]))==q.sum()==3
+    hidden = set()
     for a,b,c in zip(items.path[q], new.path[q], again.path[q]):
-        assert Path(b).read_bytes()==Path(c).read_bytes() and (np.abs(np.array(Image.open(a)).astype(int)-np.array(Image.open(b)))>20).any()
+        gone = np.abs(np.array(Image.open(a)).astype(int)-np.array(Image.open(b))).max(-1)>20
+        assert Path(b).read_bytes()==Path(c).read_bytes() and gone.any(); hidden.add(gone.tobytes())
+    assert len(hidden)==3 # each query its own patches
     assert sorted(read_occluded_veri(tmp_path/'VeRi', tmp_path/'hidden').query('split=="query"').path)==sorted(new.path[q])
     before = sorted(os.listdir(tmp_path/'hidden'))
     with pytest.raises(ValueError, match='not empty.*nothing in it was changed'): occlude_queries(items, tmp_path/'hidden', seed=1)
@@ -240,8 +244,8 @@ def test_augmentation_arguments(path):
     assert loaders(path, item_tfms=Resize(48)).one_batch()[0].shape==(6,3,48,48)
 
 def test_new_len_one_batch(dls):
-    new = dls.train.new()
-    assert len(new)==len(dls.train) and new.one_batch()[1].view(2,3).unique(dim=1).shape==(2,1) and len(list(new))==len(new)
+    new = dls.train.new(); y = new.one_batch()[1].view(2,3)
+    assert len(new)==len(dls.train)==len(list(new)) and (y==y[:,:1]).all() and y[0,0]!=y[1,0]
     assert len(dls.train.new(dls.valid_ds))==21//6
 
 def net(): return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3,4))

@@ -131,7 +131,29 @@ def test_heat_is_hot_where_the_map_is():
 def test_attention_groups_stand_in_the_papers_order():
     m = torch.rand(2,3,4,4)
     fig = drawn(plot_attention(torch.rand(2,3,32,32), dict(before=m, after=m, teacher=m), parts=parts()))
-    assert texts(fig)==['parts','Teachers, after MAM','Students, before MAM','Students, after MAM'] and len(tiles(fig))==2*(1+4*3)
+    assert texts(fig)==['parts','Teachers, after MAM','Students, before MAM','Students, after MAM']
+    assert len(tiles(fig))==2*(1+4*3)+2*3, 'each Teacher tile holds a crop'
+
+def test_a_teachers_map_lies_in_its_box():
+    m = torch.zeros(1,3,8,8); m[...,:4] = 1 # hot in the left half of each crop
+    P = parts(B=1); fig = drawn(plot_attention(torch.full((1,3,32,32), .5), dict(teacher=m), P))
+    x_tile = sorted({i.get_extent()[0] for i in fig.axes[0].images if i.get_extent()[1]-i.get_extent()[0]==pytest.approx(1)})[-3:]
+    crops = [i for i in fig.axes[0].images if i.get_extent()[1]-i.get_extent()[0]<.99]
+    for k,(c,x) in enumerate(zip(crops, x_tile)):
+        x0,x1,y1,y0 = c.get_extent()
+        assert np.allclose([x0-x, y0-.3, x1-x, y1-.3], P.boxes[0,k]/32, atol=1e-6)
+        t = np.asarray(c.get_array())*255.
+        assert t[80,30,0]-t[80,30,2] > t[80,130,0]-t[80,130,2]+80
+
+def test_the_image_under_a_teachers_map_is_its_crop():
+    img = torch.zeros(1,3,32,32); img[...,16:] = 1 # right half white
+    P = Parts(torch.tensor([[[16,0,32,32]]]), torch.ones(1,1,32,32), torch.ones(1,1,32,32))
+    fig = drawn(plot_attention(img, dict(teacher=torch.ones(1,1,4,4)), P))
+    t = np.asarray(fig.axes[0].images[-1].get_array())*255.
+    assert (t[:,4:]>150).all(), 'white everywhere: only the crop is shown'
+
+def test_teachers_without_parts_are_refused():
+    with pytest.raises(ValueError, match='pass the `parts`'): plot_attention(torch.rand(1,3,32,32), dict(teacher=torch.rand(1,3,4,4)))
 
 def test_a_flat_map_is_cold_and_finite():
     fig = drawn(plot_attention(torch.rand(1,3,32,32), dict(after=torch.ones(1,1,4,4))))
@@ -147,8 +169,8 @@ log = pd.DataFrame(dict(epoch=range(4), train_loss=[4,3,2,1.], valid_loss=[None]
 
 def test_each_family_of_columns_has_a_panel():
     fig = drawn(plot_curves(log, weights=[torch.tensor([1.,2.,3.])]*5))
-    assert [a.get_title() for a in fig.axes]==['loss','ID losses','triplet losses','ranking','transfer','λ = 1/σ²']
-    assert [l.get_label() for l in fig.axes[1].lines]==['id_G','id_S'] and [l.get_label() for l in fig.axes[5].lines]==['G','S','T']
+    assert [a.get_title(loc='left') for a in fig.axes]==['loss','ID losses','triplet losses','ranking','transfer','λ = 1/σ²']
+    assert [l.get_label() for l in fig.axes[1].lines]==['G','S'] and [l.get_label() for l in fig.axes[5].lines]==['G','S','T']
 
 def test_unvalidated_epochs_are_passed_over():
     line, = plot_curves(log, columns=['mAP']).axes[0].lines

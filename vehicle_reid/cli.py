@@ -211,14 +211,14 @@ def images_in(folder):
     return paths
 
 def search_data(paths, size):
-    "Loaders that open images as validation does, with nothing to train on"
-    import pandas as pd
-    from fastai.data.core import Datasets, TfmdDL
+    "`ReIDDataLoaders` that open images as validation does, with nothing to train on"
+    from fastai.data.core import TfmdDL, TfmdLists
+    from fastai.data.transforms import ToTensor
     from fastai.torch_core import default_device
-    from vehicle_reid.data import OpenImage, ReIDDataLoaders
-    dl = TfmdDL(Datasets(paths, tfms=[[OpenImage(size)]]), num_workers=0)
+    from vehicle_reid.data import OpenImage, ReIDDataLoaders, Squish, _norm
+    dl = TfmdDL(TfmdLists(paths, [OpenImage()]), after_item=[Squish(size), ToTensor()], after_batch=_norm(), num_workers=0)
     dls = ReIDDataLoaders(dl, dl, device=default_device())
-    dls.items,dls.size,dls._vocab = pd.DataFrame({'path': paths}),size,[]
+    dls.size,dls.vocab = size,[]
     return dls
 
 def search(

@@ -86,7 +86,7 @@ class Checkpoint(Callback):
         if not self.file.exists(): return
         s = torch.load(self.file, map_location='cpu', weights_only=True)
         self.learn.model.load_state_dict(s['model']); self.learn.opt.load_state_dict(s['opt'])
-        self.learn.start_epoch,self.log = s['epoch'],s['log']
+        self.learn.first_epoch,self.log = s['epoch'],s['log']
         self.state = s['rng']
 
     def before_epoch(self):
@@ -101,12 +101,12 @@ class Checkpoint(Callback):
 
 # %% ../nbs/50_learner.ipynb #b06a836f
 class ResumableLearner(Learner):
-    "A `Learner` whose epochs begin at `start_epoch`, which `Checkpoint` sets"
-    start_epoch = 0
+    "A `Learner` whose epochs begin at `first_epoch`, which `Checkpoint` sets"
+    first_epoch = 0
     def _do_fit(self):
         try:
-            for self.epoch in range(self.start_epoch, self.n_epoch): self._with_events(self._do_epoch, 'epoch', CancelEpochException)
-        finally: self.start_epoch = 0
+            for self.epoch in range(self.first_epoch, self.n_epoch): self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+        finally: self.first_epoch = 0
 
 # %% ../nbs/50_learner.ipynb #a453357c
 class TrainOnlyLearner(ResumableLearner):

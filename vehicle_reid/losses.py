@@ -61,8 +61,8 @@ class LossTerms(Callback):
     def before_fit(self):
         self.after_fit()
         names = self.loss_func.term_names(getattr(self.model, 'heads', ['G'])) + [n for cb in self.learn.cbs for n in getattr(cb, 'term_names', [])]
-        self._metrics = [ValueMetric(_Value(self, n), n) for n in names]
-        self.learn.metrics = self._metrics + list(self.learn.metrics)
+        self._columns = [ValueMetric(_Value(self, n), n) for n in names]
+        self.learn.metrics = self._columns + list(self.learn.metrics)
 
     def before_train(self): self._sums,self._n = {},0
     def after_batch(self):
@@ -71,7 +71,7 @@ class LossTerms(Callback):
         for k,v in self.loss_func.terms.items(): self._sums[k] = self._sums.get(k, 0) + v.detach()
     def after_train(self): self.means = {k: (v/max(self._n, 1)).item() for k,v in self._sums.items()}
     def after_fit(self):
-        mine = getattr(self, '_metrics', [])
+        mine = getattr(self, '_columns', [])
         self.learn.metrics = [m for m in self.learn.metrics if m not in mine]
 
 # %% ../nbs/30_losses.ipynb #9c663553

@@ -9,7 +9,7 @@ __all__ = ['RankMetrics', 'rank_metrics', 'evaluate_features', 'vehicleid_metric
 import dataclasses
 import numpy as np, pandas as pd
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelValidException
 from fastai.learner import ValueMetric
 
 # %% ../nbs/40_metrics.ipynb #e16254dd
@@ -176,8 +176,8 @@ class ReIDMetrics(Callback):
     def before_validate(self):
         self.values,self.feats,self.n_rows = {},[],None
         if self._aside(): return
-        if self._skip(): self.learn.dl = []
-        else: self.n_rows = self._check(self.dl)
+        if self._skip(): self._leave_out()
+        self.n_rows = self._check(self.dl)
 
     def after_pred(self):
         if self.training: return
@@ -186,7 +186,13 @@ class ReIDMetrics(Callback):
         if not isinstance(self.pred, torch.Tensor): raise TypeError(f"ReIDMetrics: in evaluation the model gave a {type(self.pred).__name__}; needed is one tensor of features (B,D), as PMNet gives.")
         self.feats.append(self.pred.detach().float())
 
+    def _leave_out(self):
+        "No validation now; Recorder, which would log a shorter row, logs its metrics empty"
+        if hasattr(self.learn, 'recorder'): self.recorder.before_validate()
+        raise CancelValidException
+
     def after_validate(self):
+        if self._skip() and hasattr(self.learn, 'recorder'): self.recorder.cancel_valid = False
         feats,self.feats = self.feats,[]
         if self._aside() or sum(map(len, feats))!=self.n_rows: return
         qs,gs = self.dls.query_items,self.dls.gallery_items

@@ -108,6 +108,7 @@ def k_reciprocal_rerank(
     for o,n in ((q,'q'),(g,'g')): _check_2d(o, n, '(images, features)'); _check_finite(o, n)
     if q.shape[1]!=g.shape[1]: raise ValueError(f"q has {q.shape[1]} features an image and g has {g.shape[1]}: both must come from the same network.")
     x = torch.cat([_tensor(q), _tensor(g)])
+    x = x - x.mean(0) # changes no distance, saves digits
     N,Q = len(x),len(q)
     _check_args(Q, N, k1, k2, lambda_value)
     norm = x.square().sum(1)

@@ -6,10 +6,12 @@
 __all__ = ['plot_rankings', 'plot_parts', 'plot_attention', 'plot_curves', 'plot_weights', 'plot_cmc', 'plot_embedding']
 
 # %% ../nbs/42_show.ipynb #2c2a6942
+import re
 from pathlib import Path
 import numpy as np, pandas as pd
 import torch
 import matplotlib.pyplot as plt
+from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
 
@@ -19,10 +21,12 @@ def _rgb(img):
     if isinstance(img, (str,Path)): img = Image.open(img)
     if isinstance(img, Image.Image): return img.convert('RGB')
     a = np.moveaxis(img.detach().cpu().numpy(), 0, -1) if isinstance(img, torch.Tensor) else np.asarray(img)
-    if a.ndim!=3 or a.shape[2]!=3: raise ValueError(f"An image of shape {tuple(img.shape)} cannot be drawn: pass a path, a PIL image, an array (H,W,3) or a tensor (3,H,W).")
+    if a.ndim!=3 or a.shape[2]!=3: raise ValueError(f"An image of shape {tuple(img.shape)} cannot be drawn: "
+        "pass a path, a PIL image, an array (H,W,3) or a tensor (3,H,W).")
     if a.dtype==np.uint8: return Image.fromarray(a)
     if a.min()<-.01 or a.max()>1.01:
-        raise ValueError(f"Image values run from {a.min():.2f} to {a.max():.2f}; needed is [0,1]. A batch of the loaders is normalised: undo it first, such as by dls.valid.decode.")
+        raise ValueError(f"Image values run from {a.min():.2f} to {a.max():.2f}; needed is [0,1]. "
+            "A batch of the loaders is normalised: undo it first, such as by dls.valid.decode.")
     return Image.fromarray((a.clip(0,1)*255).round().astype(np.uint8))
 
 # %% ../nbs/42_show.ipynb #af9bca6c
@@ -47,11 +51,12 @@ def _text(ax, x, y, s, color=_ink, **kw): ax.text(x, y, s, color=color, **{**dic
 # %% ../nbs/42_show.ipynb #bace239c
 def _caption(cam=None, dist=None):
     "`camera 3 · 0.41`; unknown things are left out"
-    return ' · '.join(([f'camera {int(cam)}'] if cam is not None and cam>=0 else []) + ([f'{float(dist):.2f}'] if dist is not None else []))
+    words = [cam is not None and cam>=0 and f'camera {int(cam)}', dist is not None and f'{float(dist):.2f}']
+    return ' · '.join(o for o in words if o)
 
 def _at(lists, *ij):
     "lists[i][j], or None without lists"
-    for o in ij: lists = None if lists is None else lists[o]
+    for o in ij: lists = None if lists is None else (lists.values if isinstance(lists, pd.Series) else lists)[o]
     return lists
 
 def plot_rankings(
@@ -87,7 +92,9 @@ def _check_rows(queries, ranked, rows, items):
         if o is not None and len(o)!=len(queries): raise ValueError(f"{n} has {len(o)} rows for {len(queries)} queries: give one for each.")
     for n,o in items.items():
         if o is None: continue
-        if bad := [i for i,r in enumerate(ranked) if len(o[i])!=len(r)]: raise ValueError(f"{n} has {len(o[bad[0]])} entries in row {bad[0]}, where {len(ranked[bad[0]])} images are ranked: give one for each.")
+        if bad := [i for i,r in enumerate(ranked) if len(o[i])!=len(r)]:
+            i = bad[0]
+            raise ValueError(f"{n} has {len(o[i])} entries in row {i}, where {len(ranked[i])} images are ranked: give one for each.")
 
 # %% ../nbs/42_show.ipynb #7c929105
 def _square(img, h, w): return np.asarray(_rgb(img).resize((w,h)), dtype=np.float32)/255
@@ -98,18 +105,19 @@ def _part_tile(ax, img, mask, box, x, y, color):
     "A part: the image dimmed outside its mask, its box drawn"
     m = _plain(mask)[...,None]
     _tile(ax, _square(img, *m.shape[:2])*(.22+.78*m) + .12*(1-m), x, y, pad=False)
-    x0,y0,x1,y1 = np.asarray(box, float)/np.tile(m.shape[1::-1], 2)
+    x0,y0,x1,y1 = _plain(box)/np.tile(m.shape[1::-1], 2)
     ax.add_patch(Rectangle((x+x0,y+y0), x1-x0, y1-y0, fill=False, ec=color, lw=1.8))
 
 def _stripe_tile(ax, img, masks, x, y):
     "All masks of `masks` (K,h,w) as colours over the image"
     img = _square(img, *masks.shape[1:])
-    for m,c in zip(_plain(masks), _parts): img = np.where(m[...,None]>0, .62*img + .38*np.array(plt.matplotlib.colors.to_rgb(c)), img)
+    for m,c in zip(_plain(masks), _parts): img = np.where(m[...,None]>0, .62*img + .38*np.array(to_rgb(c)), img)
     _tile(ax, img.astype(np.float32), x, y, pad=False)
 
 def _check_batch(images, **batches):
     for n,o in batches.items():
-        if o is not None and len(o)!=len(images): raise ValueError(f"{n} is of {len(o)} images, but {len(images)} images are to be drawn: pass the same batch.")
+        if o is None or len(o)==len(images): continue
+        raise ValueError(f"{n} is of {len(o)} images, but {len(images)} images are to be drawn: pass the same batch.")
 
 # %% ../nbs/42_show.ipynb #ab9fff40
 def plot_parts(
@@ -129,45 +137,63 @@ def plot_parts(
     if stripes is not None: _text(ax, end+.5, .12, 'stripes', _grey)
     for i,img in enumerate(images):
         y = .24+1.05*i
-        tiles = [_square(img, *parts.masks.shape[2:])] + ([_grey_tile(grabcut[i])] if grabcut is not None else []) + [_grey_tile(parts.foreground[i])]
-        for x,o in zip(xs, tiles): _tile(ax, o, x, y, pad=False)
+        masks = [o[i] for o in (grabcut, parts.foreground) if o is not None]
+        for x,o in zip(xs, [_rgb(img)] + [_grey_tile(m) for m in masks]): _tile(ax, o, x, y, pad=False)
         for k in range(K): _part_tile(ax, img, parts.masks[i,k], parts.boxes[i,k], xs[len(cols)+k], y, _parts[k%len(_parts)])
         if stripes is not None: _stripe_tile(ax, img, stripes.masks[i], end, y)
     return fig
 
 # %% ../nbs/42_show.ipynb #425064bb
-def _heat_tile(ax, img, m, x, y, side=160):
-    "Map `m` (h,w) as heat over the image"
+def _heat(img, m, side=160):
+    "Map `m` (h,w) as heat over the image: (side,side,3)"
     m = _plain(m); m = (m-m.min())/max(np.ptp(m), 1e-12)
     m = np.asarray(Image.fromarray(m.astype(np.float32)).resize((side,side), Image.BICUBIC)).clip(0,1)[...,None]
     a = .2+.5*m
-    _tile(ax, ((1-a)*_square(img, side, side) + a*plt.get_cmap('turbo')(m[...,0])[...,:3]).astype(np.float32), x, y, pad=False, side=side)
+    return ((1-a)*_square(img, side, side) + a*plt.get_cmap('turbo')(m[...,0])[...,:3]).astype(np.float32)
 
 # %% ../nbs/42_show.ipynb #c49f3f48
+def _crop_heat_tile(ax, img, m, mask, box, x, y, color):
+    "Map `m` of the crop at `box`, back in its place"
+    img,(h,w) = _rgb(img),mask.shape
+    x0,y0,x1,y1 = _plain(box)/(w,h,w,h)
+    _tile(ax, _square(img, 160, 160)*.3, x, y, pad=False)
+    crop = img.resize((160,160), box=[a*b for a,b in zip((x0,y0,x1,y1), 2*img.size)])
+    ax.imshow(_heat(crop, m), extent=(x+x0,x+x1,y+y1,y+y0), aspect='auto')
+    ax.add_patch(Rectangle((x+x0,y+y0), x1-x0, y1-y0, fill=False, ec=color, lw=1.2))
+
+# %% ../nbs/42_show.ipynb #da06c7c5
 def plot_attention(
     images, # B images
     maps, # dict name → maps (B,K,h,w), such as PMNet's `attention_maps`
-    parts=None, # `Parts` of the images, drawn behind them
+    parts=None, # `Parts` that the Teachers saw; drawn too
     size=.8 # side of an image, inches
 ): # Figure
     "Heat maps of K Teachers and K Students, before and after MAM, over each image: a row an image (Fig. 8)"
-    titles = dict(teacher='Teachers, after MAM', before='Students, before MAM', after='Students, after MAM')
-    names = [n for n in titles if n in maps] + [n for n in maps if n not in titles]
-    if not names: raise ValueError("maps is empty: pass a dict name → maps (B,K,h,w), such as PMNet.attention_maps(x, parts) gives.")
-    _check_batch(images, parts=parts and parts.masks, **{n: maps[n] for n in names})
-    groups = {'parts': parts.masks} if parts is not None else {}
-    groups.update({titles.get(n, n): maps[n] for n in names})
+    if 'teacher' in maps and parts is None: raise ValueError("The Teachers' maps are those of their crops: pass the `parts` they saw, or leave 'teacher' out of maps.")
+    groups = _attention_groups(maps, parts)
+    _check_batch(images, **groups)
     xs = 1.15 + np.cumsum([0] + [1.03*o.shape[1]+.12 for o in groups.values()])
     fig,ax = _board(xs[-1]-.15, .3+1.05*len(images), size)
-    for (n,o),x in zip(groups.items(), xs): _group_title(ax, n, x, x+1.03*o.shape[1]-.03)
+    for (n,o),x in zip(groups.items(), xs): _group_title(ax, _titles.get(n, n), x, x+1.03*o.shape[1]-.03)
     for i,img in enumerate(images):
         y = .3+1.05*i
-        _tile(ax, _square(img, 160, 160), 0, y, pad=False)
+        _tile(ax, img, 0, y, pad=False)
         for (n,o),x in zip(groups.items(), xs):
-            for k,m in enumerate(o[i]):
-                if n=='parts': _part_tile(ax, img, m, parts.boxes[i,k], x+1.03*k, y, _parts[k%len(_parts)])
-                else: _heat_tile(ax, img, m, x+1.03*k, y)
+            for k,m in enumerate(o[i]): _map_tile(ax, n, img, m, parts and (parts.masks[i,k], parts.boxes[i,k]), x+1.03*k, y, _parts[k%len(_parts)])
     return fig
+
+_titles = dict(teacher='Teachers, after MAM', before='Students, before MAM', after='Students, after MAM')
+
+def _attention_groups(maps, parts):
+    "Name → (B,K,h,w) in Fig. 8's order"
+    if not maps: raise ValueError("maps is empty: pass a dict name → maps (B,K,h,w), such as PMNet.attention_maps(x, parts) gives.")
+    names = [n for n in _titles if n in maps] + [n for n in maps if n not in _titles]
+    return {**({'parts': parts.masks} if parts is not None else {}), **{n: maps[n] for n in names}}
+
+def _map_tile(ax, name, img, m, part, x, y, color):
+    if name=='parts': _part_tile(ax, img, m, part[1], x, y, color)
+    elif name=='teacher': _crop_heat_tile(ax, img, m, *part, x, y, color)
+    else: _tile(ax, _heat(img, m), x, y, pad=False)
 
 def _group_title(ax, s, x0, x1):
     _text(ax, (x0+x1)/2, .1, s)
@@ -177,13 +203,15 @@ def _group_title(ax, s, x0, x1):
 _heads = {'G': '#2f7fed', 'S': '#e8a20c', 'T': '#2fae4e'}
 
 def _lines(ax, x, cols, title, xlabel):
-    "Columns `cols` (name → values) over x, NaN passed over"
+    "Columns `cols` (name → values) over x, NaN passed over; the legend stands beside the title, off the lines"
     for n,v in cols.items():
         v = np.asarray(v, float); ok = np.isfinite(v)
-        ax.plot(np.asarray(x)[ok], v[ok], label=n, color=_heads.get(n[-1]) if n[-2:-1] in ('','_') else None, lw=1.6, marker='.' if ok.sum()<40 else None)
+        short = re.sub('^(id|tri)_|_loss$', '', n)
+        ax.plot(np.asarray(x)[ok], v[ok], label=short, color=_heads.get(short), lw=1.6, marker='.' if ok.sum()<40 else None)
     _frame(ax, xlabel=xlabel)
-    ax.set_title(title, fontsize=9.5)
-    if len(cols)>1: ax.legend(fontsize=8, frameon=False)
+    ax.set_title(title, fontsize=9.5, loc='left')
+    if len(cols)>1: ax.legend(ncols=len(cols), loc='lower right', bbox_to_anchor=(1.03,.97), fontsize=8, frameon=False, borderpad=.2,
+        handlelength=1, columnspacing=.8, handletextpad=.4)
 
 def _frame(ax, **labels):
     "Two light axes and a grid, whole numbers on x"
@@ -209,7 +237,8 @@ def plot_curves(
     "Losses, ranking and HUL weights over training, a panel for each kind"
     panels = {t: c for t,c in _panels(log if columns is None else log[list(columns)]).items() if c}
     n = len(panels) + (weights is not None)
-    if not n: raise ValueError(f"The log has {len(log)} rows and no column of numbers beside epoch and time: nothing to draw. Its columns are {', '.join(map(str, log.columns))}.")
+    if not n: raise ValueError(f"The log has {len(log)} rows and no column of numbers beside epoch and time, so there is nothing to draw. "
+        f"Its columns are {', '.join(map(str, log.columns))}: pass what training returned.")
     w = n if n<5 else 3
     fig,axs = plt.subplots(-(-n//w), w, figsize=(2.7*w,2.1*-(-n//w)), layout='constrained', squeeze=False)
     for ax in axs.flat[n:]: ax.remove()
@@ -240,7 +269,8 @@ def plot_cmc(
     fig,ax = plt.subplots(figsize=(4.2,2.6), layout='constrained')
     for n,r in results.items():
         cmc = dict(sorted(getattr(r, 'cmc', r).items()))
-        ax.plot(cmc.keys(), cmc.values(), lw=1.8, marker='.' if len(cmc)<40 else None, label=f'{n}, mAP {r.mAP:.3f}' if hasattr(r, 'mAP') else n)
+        label = f'{n}, mAP {r.mAP:.3f}' if hasattr(r, 'mAP') else n
+        ax.plot(cmc.keys(), cmc.values(), lw=1.8, marker='.' if len(cmc)<40 else None, label=label)
     _frame(ax, xlabel='rank k', ylabel='CMC@k', ylim=(None,1.01))
     ax.legend(fontsize=8, frameon=False)
     return fig
@@ -255,8 +285,9 @@ def plot_embedding(
 ): # Figure
     "t-SNE map of features, coloured by identity, from scikit-learn"
     from sklearn.manifold import TSNE
-    f,ids = _plain(features),_plain(ids).astype(int)
-    if len(f)!=len(ids) or len(f)<4: raise ValueError(f"{len(f)} features and {len(ids)} identities: a map needs one identity a feature, and four of them at least.")
+    f,ids = _plain(features),np.asarray(ids.cpu() if isinstance(ids, torch.Tensor) else ids)
+    if len(f)!=len(ids) or len(f)<4:
+        raise ValueError(f"{len(f)} features and {len(ids)} identities: a map needs one identity a feature, and four features at least.")
     xy = TSNE(perplexity=min(30, (len(f)-1)/3), init='pca', random_state=seed).fit_transform(f)
     which = np.unique(ids, return_inverse=True)[1]
     colors = plt.get_cmap('tab20' if which.max()<20 else 'gist_rainbow')(which if which.max()<20 else which/which.max())

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['part_names', 'BG', 'BODY', 'SCREEN', 'SIDE', 'REAR', 'ROOF', 'HOOD', 'HEAD', 'TAIL', 'WHEEL', 'GRILLE', 'PLATE',
-           'MIRROR', 'ACCESSORY', 'MARK', 'kinds', 'paints', 'Canvas', 'random_vehicle']
+           'MIRROR', 'ACCESSORY', 'MARK', 'kinds', 'paints', 'Canvas', 'random_vehicle', 'random_camera',
+           'draw_vehicle', 'synth_veri']
 
 # %% ../nbs/01_synth.ipynb #8410a820
 import json, os
@@ -405,3 +406,246 @@ def _vehicle(cv, v):
     _mirror(cv, v, near)
     _rack(cv, v)
     if v['kind']=='truck' and not front: _load(cv, v)
+
+# %% ../nbs/01_synth.ipynb #dc081e36
+def _quad(x0, x1, y0, y1, z=0.): return np.array([(x0,y0,z),(x1,y0,z),(x1,y1,z),(x0,y1,z)], float)
+
+def _houses(cv, rng, y, tones):
+    "A row of house fronts at `y`, far ones first"
+    for x in sorted(np.arange(-70, 70, 14.), key=lambda x: -abs(x+7-cv.eye[0])):
+        h,c = rng.uniform(4, 14),tones[rng.integers(len(tones))]*rng.uniform(.7, 1.1)
+        up = lambda x0,x1,z0,z1,col: _fill(cv, [(x0,y,z0),(x1,y,z0),(x1,y,z1),(x0,y,z1)], col, BG)
+        up(x, x+13.4, 0, h, c)
+        for k in range(4): up(x+1+3*k, x+3+3*k, 1, 3, c*.45)
+
+# %% ../nbs/01_synth.ipynb #7755b1e2
+def _road(cv, rng, look):
+    "Sky, ground, houses, lane marks; `look` holds the camera's tones"
+    cv.img[:] = look['sky']
+    asphalt,lane = look['road']*rng.uniform(.85,1.1),rng.uniform(1.6,2.2)
+    _fill(cv, _quad(-150, 150, -150, 150), look['land'], BG)
+    for s in (-1,1):
+        if s*cv.eye[1]<look['houses']: _houses(cv, rng, s*look['houses'], look['tones'])
+    a,b = -lane-rng.choice([0,3.5]),lane+rng.choice([0,3.5])
+    _fill(cv, _quad(-150, 150, a-2.2, b+2.2), look['pave'], BG)
+    _fill(cv, _quad(-150, 150, a-.25, b+.25), look['pave']*1.12, BG)
+    _fill(cv, _quad(-150, 150, a, b), asphalt, BG)
+    _fill(cv, _quad(-150, 150, -.9, .9), asphalt*.94, BG)
+    x0 = rng.uniform(0, 6)
+    for y in (-lane,lane):
+        for x in np.arange(-36, 36, 6.)+x0: _fill(cv, _quad(x, x+look['dash'], y-.08, y+.08), np.array(look['mark']), BG)
+    for _ in range(rng.integers(0,4)): _fill(cv, _circle(0,0,0,1,9)[:,[0,2,1]]*rng.uniform(.2,.8)*(1,.6,1)+(*rng.uniform(-4,4,2),0), asphalt*rng.uniform(.75,1.1), BG)
+    if look['cross']>0: 
+        for y in np.arange(a+.3, b-.3, 1.): _fill(cv, _quad(look['cross']+2, look['cross']+5, y, y+.5), np.array(look['mark']), BG)
+
+def _shadow(cv, v):
+    "Darken the ground under the vehicle and away from the sun"
+    xy,top,_ = _plan(v)
+    s,m = -cv.light['sun'][:2]/max(.35, cv.light['sun'][2]),np.zeros(cv.img.shape[:2], np.uint8)
+    hull = lambda P: np.rint(cv2.convexHull(cv.project(P).astype(np.float32))*16).astype(np.int32)
+    P = np.concatenate([_at_z(xy, 0.)]+[_at_z(xy*k, 0.)+(*(s*z),0) for k,z in ((1,v['belt']),(.75,v['height']))])
+    cv2.fillPoly(m, [hull(P)], int(255*cv.light['shade']), shift=4)
+    cv2.fillPoly(m, [hull(_at_z(xy*1.02, 0.))], 190, shift=4)
+    k = 2*int(.012*max(m.shape)*2)+1
+    m = 255-cv2.blur(m, (k,k))
+    cv.img[:] = cv2.multiply(cv.img, cv2.merge([m]*3), scale=1/255)
+
+# %% ../nbs/01_synth.ipynb #2e8ecfb6
+def _pole(cv, rng):
+    h,w = cv.part.shape
+    x,r,c = w*rng.uniform(.15,.85),max(5, w*rng.uniform(.025,.06)),rng.choice([60,110,150])*np.array((1,1,.96))
+    for k in range(4):
+        l = x-r+2*r*k/4
+        _fill2(cv, np.array([(l,0),(l+r/2+1,0),(l+r/2+1,h),(l,h)]), c*(.7,1.1,.9,.6)[k], BG)
+
+def _bush(cv, rng):
+    h,w = cv.part.shape
+    x,y,r = w*rng.choice([.02,.98]),h*rng.uniform(.55,1.),min(h,w)*rng.uniform(.25,.42)
+    for k in range(90):
+        p,c = np.array((x,y))+rng.normal(0, .45*r, 2),np.array((52,84,40))*rng.uniform(.45,1.35)
+        _fill2(cv, _disc(*p, r*rng.uniform(.08,.22), r*rng.uniform(.08,.22), 7, rng.uniform(0,3)), c, BG)
+
+def _other(cv, rng, side, x=None):
+    "Another vehicle in the next lane (`side` of y), no part of the truth"
+    o = random_vehicle(int(rng.integers(1<<30)), int(rng.integers(99)), int(rng.integers(1<<30)))
+    far = side*cv.eye[1]<0
+    cv.origin,cv.part_on = np.array((rng.uniform(-5,5) if x is None else x, side*rng.uniform(3.3,3.8), 0)),False
+    _shadow(cv, o) if far else None
+    _vehicle(cv, o)
+    cv.origin,cv.part_on = np.zeros(3),True
+
+def _near_car(cv, rng):
+    "A vehicle between camera and ours, hiding an end of it"
+    side = 1 if cv.eye[1]>0 else -1
+    _other(cv, rng, side, rng.choice([-1,1])*rng.uniform(3.4,4.4))
+
+# %% ../nbs/01_synth.ipynb #36dc28c0
+_headings = (28,-148,-32,150,52,-128,12,165,-55,125,-18,-160,80,-78,36,-140,-44,138,64,-112) # degrees from straight ahead, to the left
+
+def random_camera(
+    seed, # of the whole set
+    cam, # number of the camera, from 1
+):
+    "A camera as a dict: viewpoint, light, tones of the scene, and what lens, sensor and codec do"
+    rng = np.random.default_rng((seed, 3, cam))
+    u,grey = rng.uniform,lambda lo,hi: float(rng.uniform(lo,hi))*np.array((1,1,1.))+rng.uniform(-6,6,3)
+    a,z = u(0,360),u(.45,.95)
+    sun = _unit((np.cos(a),np.sin(a),1.6*z))
+    return dict(heading=_headings[(cam-1)%len(_headings)]+u(-6,6), spread=u(5,13), height=u(2.6,6.5), distance=u(9,19), shift=u(-.06,.06,2),
+        sun=sun, amb=u(.5,.72), dif=u(.25,.6), shade=u(.2,.6), expose=u(.72,1.22), gamma=u(.85,1.2), cast=1+rng.normal(0,.06,3), sky=np.array((196,206,216))+u(-18,18,3), road=grey(84,128),
+        land=grey(70,120)*(1,1.05,.9), pave=grey(120,165), houses=u(8,15), tones=[np.array(c) for c in rng.uniform((70,66,62),(180,170,160),(4,3))], mark=grey(190,225),
+        dash=u(2,3.4), cross=float(rng.choice([-1,u(2,5)])), blur=u(.2,1.), noise=u(1.5,6.), quality=int(rng.integers(55,93)), size=(int(u(95,150)),int(u(165,221))))
+
+# %% ../nbs/01_synth.ipynb #87f161b4
+def _develop(img, cam, rng):
+    "Lens, sensor and codec: blur, exposure, cast, noise (the codec's quality is used on writing)"
+    img = cv2.GaussianBlur(img, (0,0), cam['blur']*img.shape[1]/180*rng.uniform(.8,1.2)+.15)
+    if rng.random()<.15:
+        k = int(rng.integers(3,6))
+        img = cv2.blur(img, (k,1))
+    ramp = np.arange(256)/255
+    gain = cam['expose']*rng.uniform(.82,1.15)*cam['cast']*(1+rng.normal(0,.02,3))
+    lut = np.clip(255*(ramp[:,None]*gain)**cam['gamma'], 0, 255).astype(np.uint8)
+    img = cv2.LUT(img, lut[:,None].reshape(1,256,3))
+    h,w = img.shape[:2]
+    fine = rng.standard_normal((h,w,1), np.float32)*cam['noise']+cv2.resize(rng.standard_normal((h//3+1,w//3+1,3), np.float32)*cam['noise']*.5, (w,h))
+    return np.clip(img+fine, 0, 255).astype(np.uint8)
+
+# %% ../nbs/01_synth.ipynb #214af45b
+def _view(v, cam, rng):
+    "The canvas of one shot of `v`: where the camera stands, the light, and a crop as a detector cuts it"
+    a = np.deg2rad(cam['heading']+rng.uniform(-1,1)*cam['spread'])
+    d = cam['distance']*rng.uniform(.85,1.15)*max(1, v['length']/4.8)
+    eye = np.array((d*np.cos(a), d*np.sin(a), max(cam['height'], v['height']+.5)*rng.uniform(.93,1.07)))
+    light = dict(sun=cam['sun'], amb=cam['amb'], dif=cam['dif'], sky=cam['sky'], shade=cam['shade'])
+    cv = Canvas(eye, (0,0,v['height']*.45), light)
+    xy,_,_ = _plan(v)
+    tall = _box_points(v)
+    cv.frame(np.concatenate([_at_z(xy, .05), tall]), int(rng.integers(*cam['size'])), rng.uniform(-.02,.13,4))
+    return cv
+
+def _box_points(v):
+    _,b,c = _cabin_ring(v)
+    extra = .35 if v['kind']=='truck' else .42 if v['rack']=='box' else .15 if v['rack']!='none' else 0
+    xy = _plan(v)[0]
+    return np.concatenate([c+(0,0,extra), b, _at_z(xy, v['nose'])]+([_at_z(xy[xy[:,0]<0], v['height']+.35)] if v['kind']=='truck' else []))
+
+# %% ../nbs/01_synth.ipynb #ab0583ed
+_blocks = (_pole, _bush, _near_car)
+
+def draw_vehicle(
+    vehicle, # dict of `random_vehicle`
+    camera, # dict of `random_camera`
+    rng, # numpy Generator: the chances of this shot
+    occlude=.09, # probability that something stands before the vehicle
+):
+    "Image (h,w,3) uint8 RGB, foreground (h,w) bool, and parts (h,w) uint8, indices into `part_names`"
+    cv = _view(vehicle, camera, rng)
+    _road(cv, rng, camera)
+    if rng.random()<.25: _other(cv, rng, -1 if cv.eye[1]>0 else 1)
+    _shadow(cv, vehicle)
+    cv.part[:] = BG
+    _vehicle(cv, vehicle)
+    if rng.random()<occlude: _blocks[rng.integers(len(_blocks))](cv, rng)
+    h,w = cv.part.shape
+    img = cv2.resize(cv.img, (w//2,h//2), interpolation=cv2.INTER_AREA)
+    parts = np.ascontiguousarray(cv.part[::2,::2])
+    return _develop(img, camera, rng),parts>0,parts
+
+# %% ../nbs/01_synth.ipynb #52a4e0b6
+def _plan_shots(n_ids, n_test, n_cams, n_passes, group, seed):
+    "Rows (vid, group, camera, time stamp, frame, split) of the whole set; in test, the last frame of a camera is a query"
+    rng,rows = np.random.default_rng((seed, 4)),[]
+    test = set(rng.permutation(n_ids)[:n_test].tolist())
+    order = [v for v in range(n_ids) if v not in test] + sorted(test)
+    for j,v in enumerate(order):
+        g = j//group if v not in test else 10_000+(j-n_ids+n_test)//group
+        for cam in sorted(rng.choice(n_cams, min(n_passes, n_cams), replace=False)+1):
+            t,n = int(rng.integers(1e3, 7e4)),int(rng.integers(1,4))
+            for i in range(n): rows.append((v+1, g, int(cam), t+25*i, i, 'train' if v not in test else 'query' if i==n-1 else 'test'))
+    return sorted(rows)
+
+def _name(vid, cam, t, i): return f'{vid:04d}_c{cam:03d}_{t:08d}_{i}'
+
+# %% ../nbs/01_synth.ipynb #b40e3b33
+def _put(file, img, *args):
+    part = file.with_name(f'{file.stem}.{os.getpid()}.part{file.suffix}')
+    part.write_bytes(cv2.imencode(file.suffix, img, *args)[1].tobytes())
+    os.replace(part, file)
+
+def _shoot(row, path, seed, size, occlude):
+    "Render one row of the plan unless it is there"
+    cv2.setNumThreads(1)
+    vid,group,cam,t,i,split = row
+    name = _name(vid, cam, t, i)
+    files = [path/f'image_{d}'/f'{name}.jpg' for d in dict(train=['train'], test=['test'], query=['query','test'])[split]]
+    if all(f.exists() for f in files): return
+    camera = random_camera(seed, cam)
+    camera['size'] = tuple(round(o*size/220) for o in camera['size'])
+    img,fg,parts = draw_vehicle(random_vehicle(seed, group, vid), camera, np.random.default_rng((seed, 5, vid, cam, i)), occlude)
+    _put(path/'truth'/'foreground'/f'{name}.png', fg.astype(np.uint8)*255); _put(path/'truth'/'part'/f'{name}.png', parts)
+    for f in files[::-1]: _put(f, img[...,::-1], [cv2.IMWRITE_JPEG_QUALITY, camera['quality']])
+
+# %% ../nbs/01_synth.ipynb #c4dea878
+def _labels(rows, seed, title):
+    "A VeRi-776 label file of `rows`"
+    numbers = {g: (list(paints).index(v['color'])+1, list(kinds).index(v['kind'])+1) for g in {r[1] for r in rows} for v in [_group(seed, g)]}
+    items = ''.join(f'    <Item imageName="{_name(v,c,t,i)}.jpg" vehicleID="{v:04d}" cameraID="c{c:03d}" colorID="{numbers[g][0]}" typeID="{numbers[g][1]}" />\n' for v,g,c,t,i,_ in rows)
+    return f'<?xml version="1.0" encoding="gb2312"?>\n<{title} Version="1.0">\n  <Items number="{len(rows)}">\n{items}  </Items>\n</{title}>\n'
+
+def _index(queries, gallery, junk):
+    "One line a query: 1-based gallery positions of its vehicle, of other cameras (gt) or its own (jk)"
+    return ''.join(' '.join(str(k+1) for k,r in enumerate(gallery) if r[0]==q[0] and (r[2]==q[2])==junk)+' \n' for q in queries)
+
+def _write_lists(path, rows, seed, n_cams):
+    "Every text file of the VeRi-776 layout"
+    train,test,query = [r for r in rows if r[5]=='train'],[r for r in rows if r[5]!='train'],[r for r in rows if r[5]=='query']
+    names = lambda rs: [f'{_name(*r[:1], *r[2:5])}.jpg' for r in rs]
+    tracks = {}
+    for r,n in zip(test, names(test)): tracks.setdefault((r[0],r[2]), []).append(n)
+    for f,text in {'name_train.txt': '\n'.join(names(train))+'\n', 'name_test.txt': '\n'.join(names(test))+'\n', 'name_query.txt': '\n'.join(names(query))+'\n',
+        'train_label.xml': _labels(train, seed, 'TrainingImages'), 'test_label.xml': _labels(test, seed, 'TestImages'),
+        'gt_index.txt': _index(query, test, False), 'jk_index.txt': _index(query, test, True),
+        'test_track.txt': ''.join(' '.join([t[0],*t])+' \n' for t in tracks.values()), 'camera_ID.txt': '\n'.join(f'c{c:03d}' for c in range(1,n_cams+1))+'\n',
+        'list_color.txt': '\n'.join(f'{i+1} {c}' for i,c in enumerate(paints))+'\n', 'list_type.txt': '\n'.join(f'{i+1} {c}' for i,c in enumerate(kinds))+'\n',
+        'truth/truth.json': json.dumps(dict(labels=part_names))}.items(): (path/f).write_text(text, encoding='ascii')
+
+# %% ../nbs/01_synth.ipynb #18862904
+def _claim(path, args):
+    "Make `path` ours, or say why it can't be"
+    file = path/'synth.json'
+    if file.exists() and (old := json.loads(file.read_text()))!=args:
+        diff = ', '.join(f'{k}={old.get(k)!r}' for k in args if old.get(k)!=args[k])
+        raise ValueError(f"{path} holds vehicles made with {diff}. Nothing was changed: ask for the same arguments, or another folder.")
+    if not file.exists() and path.exists() and any(path.iterdir()): raise ValueError(f"{path} is not empty and holds no synth.json, so it is not ours. Nothing was changed: pass a new or empty folder.")
+    for d in ('image_train','image_query','image_test','truth/foreground','truth/part'): (path/d).mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(args))
+
+# %% ../nbs/01_synth.ipynb #0b4e65b9
+def synth_veri(
+    path, # folder, new or of an earlier call with the same arguments
+    n_ids=150, # vehicles
+    n_test=None, # of them for the test; a third by default
+    n_cams=12, # cameras
+    n_passes=6, # cameras that see a vehicle, each on 1 to 3 images
+    group=6, # vehicles that share model and paint
+    size=220, # longest side of the largest crops, pixels
+    occlude=.09, # share of images with something in the way
+    seed=0, # same seed, same bytes
+    n_workers=None # processes; one a core by default
+):
+    "Render a set of vehicles in VeRi-776's layout, with `truth/`; returns its folder"
+    path,n_test = Path(path),n_ids//3 if n_test is None else n_test
+    if not 2<=n_cams or not 0<n_test<n_ids: raise ValueError(f"n_cams={n_cams}, n_ids={n_ids}, n_test={n_test}: at least 2 cameras are needed, and some vehicles for training and some for the test.")
+    _claim(path, dict(n_ids=n_ids, n_test=n_test, n_cams=n_cams, n_passes=n_passes, group=group, size=size, occlude=occlude, seed=seed, version=1))
+    rows = _plan_shots(n_ids, n_test, n_cams, n_passes, group, seed)
+    _write_lists(path, rows, seed, n_cams)
+    shoot,n = partial(_shoot, path=path, seed=seed, size=size, occlude=occlude),n_workers or os.cpu_count()
+    if n==1: list(map(shoot, progress_bar(rows, leave=False)))
+    else:
+        with ProcessPoolExecutor(n, mp_context=_fork()) as ex: list(progress_bar(ex.map(shoot, rows, chunksize=8), total=len(rows), leave=False))
+    return path
+
+def _fork():
+    "Processes that need no `if __name__ == '__main__'` in the caller's script, where the system has them"
+    return get_context('fork' if os.name=='posix' and os.uname().sysname=='Linux' else 'spawn')
