@@ -217,6 +217,7 @@ def test_a_sound_table_passes_unchanged(df):
     (lambda df: df.assign(path=[p.replace('.jpg', '.png') if i>1 else p for i,p in enumerate(df.path)]), FileNotFoundError,
         r'4 of 6 images do not exist: .*c.png, .*d.png, .*e.png, …'),
     (lambda df: df.assign(vid=[1,1,2,2,2,6]), ValueError, r'1 vehicles are in train and also in query or gallery: 2\.'),
+    (lambda df: df.assign(vid=[1,1,2,5,5,1]), ValueError, r'1 vehicles are in train and also in query or gallery: 1\.'),
     (lambda df: df.assign(cam=1), ValueError, r'1 of 1 queries have no match .*another camera.*d.jpg.*unmatched'),
     (lambda df: df.assign(vid=[1,1,2,5,7,6]), ValueError, '1 of 1 queries have no match'),
     (lambda df: df.assign(path=df.path.where(df.index!=4, df.path[3]), cam=-1), ValueError, 'find themselves'),
@@ -239,7 +240,9 @@ def test_unmatched_is_the_literal_rule(qs, gs):
     assert list(unmatched(df).index)==slow
 
 def test_verify_images_lists_every_broken_file(df):
-    Path(df.path[1]).write_bytes(Path(df.path[1]).read_bytes()[:200])
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64,64,3), dtype=np.uint8)).save(df.path[1])
+    whole = Path(df.path[1]).read_bytes(); Path(df.path[1]).write_bytes(whole[:len(whole)//2]) # opens, but cannot be decoded
+    Image.open(df.path[1]).close()
     Path(df.path[4]).write_text('no picture')
     Path(df.path[5]).unlink()
     for n in (1,3):

@@ -4,7 +4,7 @@ import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import average_precision_score
 from torch import nn
-from fastai.callback.core import Callback, TrainEvalCallback
+from fastai.callback.core import Callback, CancelValidException, TrainEvalCallback
 from fastai.callback.progress import CSVLogger, ProgressCallback
 from fastai.callback.schedule import lr_find
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback, ReduceLROnPlateau
@@ -239,9 +239,10 @@ def test_interrupted_and_started_again(again):
     else: learn.lr_find(num_it=8, show_plot=False); learn.fit(1)
     assert list(learn.recorder.metric_names[3:-1])==['id_G','mAP','CMC@1','CMC@5'] and len(learn.metrics)==0
 
-def test_stands_aside():
-    learn = toy(); learn.lr_find(num_it=8, show_plot=False)
-    assert learn.re_id_metrics.result is None and 'mAP' not in learn.recorder.metric_names
+@pytest.mark.parametrize('every', [1,2])
+def test_stands_aside(every):
+    learn = toy(cbs=[ReIDMetrics(every)]); learn.lr_find(num_it=8, show_plot=False)
+    assert learn.re_id_metrics.result is None and 'mAP' not in learn.recorder.metric_names and not learn.re_id_metrics.left_out
     preds,_ = learn.get_preds()
     assert preds.shape==(36,5) and learn.re_id_metrics.result is None
     learn.fit(1); assert learn.re_id_metrics.result is not None
@@ -266,6 +267,13 @@ def test_with_progress_bar_and_without_recorder():
         with learn.no_bar(): learn.fit(1)
         bare = toy(cbs=[TrainEvalCallback(), ReIDMetrics(every=2)], default_cbs=False); bare.fit(3)
     assert bare.re_id_metrics.result is not None
+
+class NoValidation(Callback):
+    order = -20
+    def before_validate(self): raise CancelValidException
+
+def test_validation_cancelled_by_another():
+    learn = toy(); learn.add_cb(NoValidation()); learn.fit(2); assert len(learn.recorder.values)==2 and learn.re_id_metrics.result is None
 
 def test_every_beside_cut_short_validation(): # somebody else's cancel stays one
     learn = toy(cbs=[ReIDMetrics(every=2)]); learn.fit(2, cbs=ShortEpochCallback(pct=.4, short_valid=True))

@@ -171,6 +171,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'vehicle_reid.gallery.Gallery.search': ('gallery.html#gallery.search', 'vehicle_reid/gallery.py'),
                                       'vehicle_reid.gallery.ReIDLearner.gallery': ( 'gallery.html#reidlearner.gallery',
                                                                                     'vehicle_reid/gallery.py'),
+                                      'vehicle_reid.gallery._broken': ('gallery.html#_broken', 'vehicle_reid/gallery.py'),
                                       'vehicle_reid.gallery._check': ('gallery.html#_check', 'vehicle_reid/gallery.py'),
                                       'vehicle_reid.gallery._check_query': ('gallery.html#_check_query', 'vehicle_reid/gallery.py'),
                                       'vehicle_reid.gallery._dot': ('gallery.html#_dot', 'vehicle_reid/gallery.py'),

@@ -39,10 +39,13 @@ def _dot(a, b): return (a.double()*b.double()).sum(-1)
 def _check(features, items):
     if not len(items): raise ValueError("There is nothing to search: the gallery's table is empty. Pass at least one image.")
     if features.ndim!=2 or len(features)!=len(items):
-        raise ValueError(f"features has shape {tuple(features.shape)}, the table {len(items)} rows: needed is one vector (D,) for each row, in the same order.")
-    if bad := (~features.isfinite().all(1)).sum().item():
-        i = (~features.isfinite().all(1)).nonzero()[0].item()
-        raise ValueError(f"{bad} of {len(items)} vectors hold NaN or infinity, the first in row {i} ({items.path[i]}): check the image and the network that embedded it.")
+        raise ValueError(f"features has shape {tuple(features.shape)}, the table {len(items)} rows: needed is one vector (D,) "
+            "for each row, in the same order.")
+    if bad := _broken(features):
+        raise ValueError(f"{len(bad)} of {len(items)} vectors hold NaN or infinity, the first in row {bad[0]} ({items.path[bad[0]]}): "
+            "check the image and the network that embedded it.")
+
+def _broken(f): return (~f.isfinite().all(1)).nonzero()[:,0].tolist()
 
 # %% ../nbs/51_gallery.ipynb #85519e9f
 def item_table(
@@ -51,7 +54,8 @@ def item_table(
     "A fresh table with `path`, `vid` and `cam`, and whatever else `items` has"
     if isinstance(items, (str,Path)): items = [items]
     if not isinstance(items, pd.DataFrame): items = pd.DataFrame({'path': list(items)}, dtype=object)
-    if 'path' not in items: raise ValueError(f"The table has columns {list(items.columns)} and no `path`: name the column that holds the image files so.")
+    if 'path' not in items:
+        raise ValueError(f"The table has columns {list(items.columns)} and no `path`: name the column that holds the image files so.")
     if len(odd := [o for o in items.path if not isinstance(o, (str,Path))]):
         raise ValueError(f"`path` holds {odd[0]!r}, which is no path: save such images to files first, since a search answers with paths.")
     known = {c: items[c].fillna(-1).astype(int).values if c in items else -1 for c in ('vid','cam')}
@@ -81,9 +85,10 @@ def _nearest(v, s, features, k, tol):
 
 def _check_query(q, features, k):
     if q.ndim!=2 or q.shape[1]!=features.shape[1]:
-        raise ValueError(f"The queries' vectors have shape {tuple(q.shape)}, the gallery's {tuple(features.shape)}: both must come from the same network, with the same `teachers`.")
+        raise ValueError(f"The queries' vectors have shape {tuple(q.shape)}, the gallery's {tuple(features.shape)}: both must come from "
+            "the same network, with the same `teachers`.")
     if not len(q): raise ValueError("There is no query: pass at least one image.")
-    if not q.isfinite().all(): raise ValueError(f"The vector of query {(~q.isfinite().all(1)).nonzero()[0].item()} holds NaN or infinity: check the image and the network.")
+    if bad := _broken(q): raise ValueError(f"The vector of query {bad[0]} holds NaN or infinity: check the image and the network.")
     if k<1: raise ValueError(f"k={k}: ask for at least one image.")
 
 # %% ../nbs/51_gallery.ipynb #a1dc51f4
@@ -93,12 +98,14 @@ def search(self:Gallery,
     k=10 # images for each; all of them where the gallery is smaller
 ): # DataFrame
     "The `k` nearest images of each query, nearest first: query, rank, path, vid, cam, distance, and the table's other columns"
-    images = list(images.path) if isinstance(images, pd.DataFrame) else [images] if isinstance(images, (str,Path,Image.Image)) else list(images)
+    if isinstance(images, pd.DataFrame): images = images.path
+    images = [images] if isinstance(images, (str,Path,Image.Image)) else list(images)
     if not images: raise ValueError("There is no query: pass at least one image.")
     dist,rows = self.nearest(self.embed(images), k)
     names = [str(o) if isinstance(o, (str,Path)) else i for i,o in enumerate(images)]
     found = self.items.iloc[rows.flatten()].reset_index(drop=True)
-    found = found.assign(query=[n for n in names for _ in rows[0]], rank=[*range(1, rows.shape[1]+1)]*len(rows), distance=dist.flatten().double().numpy().round(6)+0.)
+    found['query'],found['rank'] = [n for n in names for _ in rows[0]],[*range(1, rows.shape[1]+1)]*len(rows)
+    found['distance'] = dist.flatten().double().numpy().round(6)+0. # +0: no -0
     first = ['query','rank','path','vid','cam','distance']
     return found[first + [c for c in found if c not in first]]
 
@@ -138,9 +145,13 @@ def load(cls:Gallery,
 ): # Gallery
     "The gallery saved in `folder`"
     file = Path(folder)/'features.safetensors'
-    if not file.is_file(): raise FileNotFoundError(f"{folder} holds no features.safetensors, so no gallery was saved there. Pass the folder given to Gallery.save.")
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} holds no features.safetensors, so no gallery was saved there. "
+            "Pass the folder given to Gallery.save.")
     with safe_open(file, 'pt') as f: features,about = f.get_tensor('features'),f.metadata()
     table = file.with_name(about['items'])
-    if not table.is_file(): raise FileNotFoundError(f"{folder} lacks {table.name}, the table that belongs to its features.safetensors. Copy both files, or save the gallery again.")
+    if not table.is_file():
+        raise FileNotFoundError(f"{folder} lacks {table.name}, the table that belongs to its features.safetensors. Copy both files, "
+            "or save the gallery again.")
     items = pd.DataFrame([json.loads(o) for o in table.read_text(encoding='utf-8').splitlines()])
     return cls(features, items, embed, float(about['weight']))

@@ -350,6 +350,7 @@ def _ranking(dist, q, items, k):
     "(rows of the first k items, their distances): without the query's own camera (rank order, ties by row)"
     junk = torch.tensor((items.vid.values==q.vid) & (items.cam.values==q.cam) & (q.cam>=0))
     d,i = dist.masked_fill(junk, torch.inf).sort(stable=True)
+    k = min(k, int((~junk).sum()))
     return items.iloc[i[:k].numpy()], d[:k].tolist()
 
 @patch

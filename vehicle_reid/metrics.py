@@ -157,7 +157,8 @@ class ReIDMetrics(Callback):
         every=1 # evaluate each n-th epoch and the last; NaN in between
     ):
         if every<1: raise ValueError(f"ReIDMetrics(every={every}): needed is a whole number of epochs, at least 1. To train without evaluation, leave the callback out.")
-        self.every,self.values,self.result,self.fitting = every,{},None,False
+        self.every,self.values,self.result = every,{},None
+        self.feats,self.n_rows,self.fitting,self.left_out = [],None,False,False
         self._columns = [ValueMetric(_Value(self, n), n) for n in self.names]
 
     def _aside(self): return hasattr(self.learn, 'lr_finder') or hasattr(self.learn, 'gather_preds')
@@ -171,12 +172,13 @@ class ReIDMetrics(Callback):
 
     def before_epoch(self): self.fitting = False
     def before_train(self): self.fitting = True
-    def _skip(self): return self.fitting and (self.epoch+1)%self.every and self.epoch+1!=self.n_epoch
+    def _skip(self): return self.fitting and (self.epoch+1)%self.every!=0 and self.epoch+1!=self.n_epoch
 
     def before_validate(self):
         self.values,self.feats,self.n_rows = {},[],None
         if self._aside(): return
-        if self._skip(): self._leave_out()
+        self.left_out = self._skip()
+        if self.left_out: self._leave_out()
         self.n_rows = self._check(self.dl)
 
     def after_pred(self):
@@ -192,8 +194,8 @@ class ReIDMetrics(Callback):
         raise CancelValidException
 
     def after_validate(self):
-        if self._skip() and hasattr(self.learn, 'recorder'): self.recorder.cancel_valid = False
-        feats,self.feats = self.feats,[]
+        if self.left_out and hasattr(self.learn, 'recorder'): self.recorder.cancel_valid = False
+        feats,self.feats,self.left_out = self.feats,[],False
         if self._aside() or sum(map(len, feats))!=self.n_rows: return
         qs,gs = self.dls.query_items,self.dls.gallery_items
         q,g = torch.cat(feats).split([len(qs),len(gs)])
