@@ -307,3 +307,8 @@ def test_features_must_be_one_tensor():
     learn = toy(); learn.model = Two()
     with pytest.raises(TypeError, match='gave a tuple'): learn.validate()
     with pytest.raises(ValueError, match='the validation loader holds 60'): toy().validate(ds_idx=0)
+
+def test_unknown_cameras_pass_the_check():
+    learn = toy(); dls = learn.dls
+    dls.query_items,dls.gallery_items = dls.query_items.assign(cam=-1),dls.gallery_items.assign(cam=-1)
+    learn.fit(1); assert learn.re_id_metrics.result.n_valid==12

@@ -204,9 +204,10 @@ def test_embedding_colours_are_identities_and_neighbours_stay():
     assert (ids[d.argmin(1)]==ids).float().mean()>.9
 
 def test_embedding_with_images_and_the_same_seed():
-    f,ids = torch.rand(6,4),np.arange(6)//2
+    f,ids = torch.rand(6,4),2**24 + np.arange(6)//2 # too large for float32
     a,b = (drawn(plot_embedding(f, ids, [image()]*6, seed=1)) for _ in range(2))
     assert np.array_equal(a.axes[0].collections[0].get_offsets(), b.axes[0].collections[0].get_offsets()) and len(a.axes[0].artists)==6
+    assert len(np.unique(a.axes[0].collections[0].get_facecolors(), axis=0))==3
 
 @pytest.mark.parametrize('n,m', [(3,3),(8,7)])
 def test_embedding_of_too_little_is_refused(n, m):

@@ -60,13 +60,15 @@ class WarmupSteps:
 def _rng_state(dl):
     np_state = np.random.get_state()
     return dict(torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        numpy=(np_state[0], np_state[1].tolist(), *np_state[2:]), python=random.getstate(), dl=dl.rng.getstate())
+        numpy=(np_state[0], np_state[1].tolist(), *np_state[2:]), python=random.getstate(), dl=dl.rng.getstate(),
+        sampler=getattr(getattr(dl, 'sampler', None), 'epoch', 0))
 
 def _set_rng_state(s, dl):
     torch.set_rng_state(s['torch'].cpu())
     if s['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all([o.cpu() for o in s['cuda']])
     np.random.set_state((s['numpy'][0], np.array(s['numpy'][1], dtype=np.uint32), *s['numpy'][2:]))
     random.setstate(s['python']); dl.rng.setstate(s['dl'])
+    if getattr(dl, 'sampler', None) is not None: dl.sampler.epoch = s['sampler']
 
 def _atomic(path, write):
     "Let `write` fill a temporary file beside `path`, then put it in its place"
@@ -85,8 +87,9 @@ class Checkpoint(Callback):
         self.log = []
         if not self.file.exists(): return
         s = torch.load(self.file, map_location='cpu', weights_only=True)
-        self.learn.model.load_state_dict(s['model']); self.learn.opt.load_state_dict(s['opt'])
+        self.learn.model.load_state_dict(s['model']); self.learn.opt.load_state_dict({k: L(v) for k,v in s['opt'].items()})
         self.learn.first_epoch,self.log = s['epoch'],s['log']
+        self.recorder.smooth_loss.count,self.recorder.smooth_loss.val = s['smooth']
         self.state = s['rng']
 
     def before_epoch(self):
@@ -94,7 +97,9 @@ class Checkpoint(Callback):
 
     def after_epoch(self):
         self.log.append([self.epoch, *map(float, self._numbers())])
-        s = dict(model=self.model.state_dict(), opt=self.opt.state_dict(), epoch=self.epoch+1, log=self.log, rng=_rng_state(self.dls.train))
+        opt = {k: list(v) for k,v in self.opt.state_dict().items()} # plain lists: read back without pickle's risks
+        s = dict(model=self.model.state_dict(), opt=opt, epoch=self.epoch+1, log=self.log, rng=_rng_state(self.dls.train),
+            smooth=[self.recorder.smooth_loss.count, self.recorder.smooth_loss.val])
         _atomic(self.file, partial(torch.save, s))
 
     def _numbers(self): return [float('nan') if o is None else o for o in self.recorder.values[-1]]
