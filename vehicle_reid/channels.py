@@ -9,15 +9,20 @@ __all__ = ['channel_recalibration']
 import torch
 import torch.nn.functional as F
 
-# %% ../nbs/12_channels.ipynb #4786407c
+# %% ../nbs/12_channels.ipynb #f05db1c0
 def channel_recalibration(
     x, # feature map X (B,C,H,W)
-    temperature=1., # divides the likenesses before the first softmax; above 1 it saturates less
-    fused=False # compute G X̃ by scaled_dot_product_attention
+    temperature=1., # divides the likenesses before the first softmax; the paper's is 1
+    fused=False, # let `scaled_dot_product_attention` compute G X̃, without the C×C matrix
+    relative=False # count the temperature in units of the image's mean self-likeness
 ):
     "Attention map X̂ (B,C,H,W) in float32, every channel sums to 1 (eq. 1, 2)"
     with torch.autocast(x.device.type, enabled=False):
         X = x.float().flatten(2)
-        if fused: GX = F.scaled_dot_product_attention(X, X, X, scale=1/temperature)
-        else: GX = (X@X.mT/temperature).softmax(2)@X
+        Q = X/(temperature*_self_likeness(X) if relative else temperature)
+        GX = F.scaled_dot_product_attention(Q, X, X, scale=1.) if fused else (Q@X.mT).softmax(2)@X
         return GX.softmax(2).view(x.shape)
+
+def _self_likeness(X):
+    "Mean over channels of the diagonal of X̃X̃ᵀ: (B,1,1)"
+    return X.square().sum(2).mean(1)[:,None,None].clamp(min=1e-12)

@@ -6,32 +6,35 @@
 __all__ = ['grabcut_mask', 'GrabCutMasks', 'grabcut_masks']
 
 # %% ../nbs/10_grabcut.ipynb #15e5e6b5
-import hashlib, os
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+import hashlib, os, threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 import cv2
 import numpy as np
 from fastprogress.fastprogress import progress_bar
 from PIL import Image
 
-# %% ../nbs/10_grabcut.ipynb #6536d442
+# %% ../nbs/10_grabcut.ipynb #f8368437
 def _rgb(img):
     "Path, PIL image, array (H,W,3) or tensor (3,H,W) → uint8 RGB (H,W,3)"
-    if isinstance(img, (str, Path)):
-        try: return np.array(Image.open(img).convert('RGB'))
-        except Exception as e: raise RuntimeError(f"Cannot read the image {img} ({type(e).__name__}: {e}). Copy it again or drop its row; bad_images(items) finds all such files.") from None
+    if isinstance(img, (str, os.PathLike)):
+        try:
+            with Image.open(img) as im: return np.array(im.convert('RGB'))
+        except Exception as e: raise RuntimeError(f"Cannot read the image {img} ({type(e).__name__}: {e}). Copy it again or drop its row; verify_images(items) lists all such files.") from None
     if isinstance(img, Image.Image): return np.array(img.convert('RGB'))
-    if hasattr(img, 'detach'):
-        a = img.detach().cpu().numpy().transpose(1,2,0)
-        return a if a.dtype==np.uint8 else (a.clip(0,1)*255).round().astype(np.uint8)
-    return np.asarray(img)
+    a = img.detach().cpu().numpy().transpose(1,2,0) if getattr(img, 'ndim', 0)==3 and hasattr(img, 'detach') else np.asarray(img)
+    if a.ndim!=3 or a.shape[2]!=3: raise ValueError(f"grabcut_mask got shape {tuple(img.shape)}; needed is a path, a PIL image, an RGB array (H,W,3) or a tensor (3,H,W).")
+    if a.dtype==np.uint8: return a
+    if not (a.min()>=-.01 and a.max()<=1.01): raise ValueError(f"grabcut_mask got numbers from {a.min():.2f} to {a.max():.2f}; needed are uint8, or floats in [0,1]. Undo the normalisation first.")
+    return (a.clip(0,1)*255).round().astype(np.uint8)
 
+# %% ../nbs/10_grabcut.ipynb #dd7ec033
 def _ellipse(size):
+    "The fallback: 0.9 × 0.85 of the picture"
     y,x = np.mgrid[:size,:size]*2/(size-1)-1
     return ((x/.9)**2 + (y/.85)**2 <= 1).astype(np.float32)
 
-# %% ../nbs/10_grabcut.ipynb #7771fc02
 def _grabcut(img, size, border, iters, seed):
     "(mask (size,size), whether it is the fallback) of an RGB image"
     small = cv2.resize(img, (size, size), interpolation=cv2.INTER_AREA)[...,::-1]
@@ -40,59 +43,92 @@ def _grabcut(img, size, border, iters, seed):
     cv2.setRNGSeed(seed)
     try: cv2.grabCut(canvas, mask, rect, np.zeros((1,65)), np.zeros((1,65)), iters, cv2.GC_INIT_WITH_RECT)
     except cv2.error: return _ellipse(size), True
-    fg = np.isin(mask[border:-border, border:-border], (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
+    fg = np.isin(mask[border:border+size, border:border+size], (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
     return (fg, False) if .05 < fg.mean() < .95 else (_ellipse(size), True)
 
-# %% ../nbs/10_grabcut.ipynb #7182a727
+# %% ../nbs/10_grabcut.ipynb #69af7d82
+def _check(size, border, iters):
+    if size<8 or border<1 or iters<1: raise ValueError(f"size={size}, border={border}, iters={iters}: GrabCut needs a size of at least 8, and at least 1 pixel of border and 1 iteration.")
+
 def grabcut_mask(
-    img, # path, PIL image, RGB array (H,W,3) or tensor (3,H,W)
-    size=192, # side at which GrabCut runs
+    img, # path, PIL image, RGB array (H,W,3) or tensor (3,H,W); floats in [0,1]
+    iters=1, # of GrabCut
+    size=192, # side at which GrabCut runs, pixels
     border=32, # replicated pixels around it
-    iters=5, # of GrabCut
     seed=0 # of OpenCV's random numbers
 ):
     "Foreground (H,W) in [0,1], float32, at the image's own size (Sec. III-A)"
+    _check(size, border, iters)
     img = _rgb(img)
     return cv2.resize(_grabcut(img, size, border, iters, seed)[0], img.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
-# %% ../nbs/10_grabcut.ipynb #fe5ca764
+# %% ../nbs/10_grabcut.ipynb #f64d1ac3
 def _cache_folder(): return Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'vehicle_reid'/'grabcut'
 
-def _cached(path, cache, size, **kw):
-    "(PNG of the mask of `path`, whether it is the fallback), made unless it is there"
-    key = hashlib.sha256(Path(path).read_bytes() + repr(('v1', size, sorted(kw.items()))).encode()).hexdigest()[:32]
-    plain,fallback = cache/f'{key}.png',cache/f'{key}.ellipse.png'
-    if plain.exists(): return plain, False
-    if fallback.exists(): return fallback, True
-    cv2.setNumThreads(1)
-    mask,fell = _grabcut(_rgb(path), size, **kw)
-    out = fallback if fell else plain
-    part = out.with_name(f'{out.stem}.{os.getpid()}.part.png')
-    cv2.imwrite(str(part), (mask*255).astype(np.uint8)); os.replace(part, out)
-    return out, fell
+def _place(path, cache, *settings):
+    "Where the mask of image `path` belongs: `.png`, or `.ellipse.png` if it is the fallback"
+    return cache/hashlib.sha256(Path(path).read_bytes() + repr(('v1', *settings)).encode()).hexdigest()[:32]
 
-# %% ../nbs/10_grabcut.ipynb #f64d1ac3
-class GrabCutMasks:
-    "Sequence of masks (h,w) float32 in [0,1], read from their PNG `paths`; `n_fallback` of them are ellipses"
-    def __init__(self, paths, n_fallback): self.paths,self.n_fallback = paths,n_fallback
-    def __len__(self): return len(self.paths)
-    def __getitem__(self, i): return cv2.imread(str(self.paths[i]), cv2.IMREAD_GRAYSCALE).astype(np.float32)/255
-    def __repr__(self): return f"GrabCutMasks({len(self)} masks, {self.n_fallback} of them ellipses)"
+def _find(place):
+    "The cached mask at `place`, or None"
+    return next((f for s in ('.png', '.ellipse.png') if (f := place.with_name(place.name+s)).exists()), None)
+
+def _make(path, place, *settings):
+    "Cut image `path` and write its mask, whole or not at all"
+    mask,fell = _grabcut(_rgb(path), *settings)
+    out = place.with_name(place.name + ('.ellipse.png' if fell else '.png'))
+    part = out.with_name(f'{out.name}.{os.getpid()}.{threading.get_ident()}.part')
+    part.write_bytes(cv2.imencode('.png', (mask*255).astype(np.uint8))[1].tobytes())
+    os.replace(part, out)
 
 # %% ../nbs/10_grabcut.ipynb #63d4fd83
+class GrabCutMasks:
+    "Sequence of masks (h,w) float32 in [0,1], read from their PNG files"
+    def __init__(self,
+        paths # the PNG files
+    ): self.paths = list(paths)
+    def __len__(self): return len(self.paths)
+    def __getitem__(self, i):
+        mask = cv2.imread(str(self.paths[i]), cv2.IMREAD_GRAYSCALE)
+        if mask is None: raise FileNotFoundError(f"The mask {self.paths[i]} is gone from the cache: call grabcut_masks again.")
+        return mask.astype(np.float32)/255
+    def __repr__(self): return f"GrabCutMasks({len(self)} masks, {self.n_fallback} of them ellipses)"
+    @property
+    def n_fallback(self): return sum(p.name.endswith('.ellipse.png') for p in self.paths)
+
+# %% ../nbs/10_grabcut.ipynb #7225daeb
+@contextmanager
+def _single_threaded():
+    "Keep OpenCV from starting threads within ours"
+    n = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try: yield
+    finally: cv2.setNumThreads(n)
+
+def _check_images(paths):
+    "Raise for images that are missing or cannot be read"
+    if gone := [p for p in paths if not p.is_file()]:
+        raise FileNotFoundError(f"{len(gone)} of {len(paths)} images are not there: {', '.join(map(str, gone[:3]))}{', ...'*(len(gone)>3)}. Check the folder, or drop their rows.")
+
+def _error(path):
+    try: _rgb(path)
+    except RuntimeError as e: return str(e)
+
+# %% ../nbs/10_grabcut.ipynb #6171625f
 def grabcut_masks(
     paths, # image files
-    cache=None, # folder of the PNGs; in the user's cache by default
-    n_workers=None, # processes; one a core by default
-    size=192, border=32, iters=5, seed=0 # see `grabcut_mask`
+    cache=None, # folder for the masks; in the user's cache by default
+    n_workers=None, # threads; one a core by default
+    iters=1, size=192, border=32, seed=0 # see `grabcut_mask`
 ):
-    "Masks of all images, in parallel, cached on disk (Sec. III-A)"
-    paths,cache = [Path(p) for p in paths],_cache_folder() if cache is None else Path(cache)
-    if gone := [p for p in paths if not p.is_file()]: raise FileNotFoundError(f"{len(gone)} of {len(paths)} images are not there: {', '.join(map(str, gone[:3]))}.")
+    "`GrabCutMasks` of all images, cut in parallel, cached on disk (Sec. III-A)"
+    _check(size, border, iters)
+    paths,cache,settings = [Path(p) for p in paths],_cache_folder() if cache is None else Path(cache),(size, border, iters, seed)
+    _check_images(paths)
     cache.mkdir(parents=True, exist_ok=True)
-    f = partial(_cached, cache=cache, size=size, border=border, iters=iters, seed=seed)
-    n = n_workers or os.cpu_count()
-    if n==1: res = [f(p) for p in progress_bar(paths, leave=False)]
-    else:
-        with ProcessPoolExecutor(n) as ex: res = list(progress_bar(ex.map(f, paths, chunksize=8), total=len(paths), leave=False))
-    return GrabCutMasks([r[0] for r in res], sum(r[1] for r in res))
+    with _single_threaded(), ThreadPoolExecutor(n_workers or os.cpu_count()) as ex:
+        places = list(ex.map(lambda p: _place(p, cache, *settings), paths))
+        todo = {o: p for p,o in zip(paths, places) if _find(o) is None}
+        if bad := [e for e in ex.map(_error, todo.values()) if e]: raise RuntimeError(f"{len(bad)} of {len(paths)} images cannot be read; nothing was cut. The first: {bad[0]}")
+        if todo: list(progress_bar(ex.map(lambda o: _make(todo[o], o, *settings), todo), total=len(todo), leave=False))
+    return GrabCutMasks(map(_find, places))
