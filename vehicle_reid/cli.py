@@ -107,7 +107,7 @@ def demo(
     out:str='demo', # folder for everything; given again, an unfinished demo goes on
     n_ids:int=150, # vehicles to render
     n_test:int=50, # of these, vehicles kept for the test
-    n_cams:int=6, # cameras
+    n_cams:int=12, # cameras
     size:int=128, # side of the images the networks see, pixels
     arch:str='resnet18', # timm backbone, from random weights
     panet_epochs:int=5, # stage 1

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from fastcore.basics import patch
 from fastai.callback.core import Callback
 from .channels import channel_recalibration
@@ -24,16 +25,20 @@ def component_boxes(
     "Box x0,y0,x1,y1 of the largest 8-connected component above the threshold in each channel: (B,C,4) int64 (Algorithm 1, lines 2-5)"
     b,c,h,w = attention.shape
     t = attention.float().mean((2,3), keepdim=True) if threshold=='mean' else threshold
-    above = (attention > t).cpu().numpy().reshape(b*c, h, w)
-    tall = np.zeros((b*c, h+1, w), np.uint8); tall[:,:h] = above
-    boxes = np.tile(np.array([0,0,w,h]), (b*c,1))
-    _,_,stats,_ = cv2.connectedComponentsWithStats(tall.reshape(-1, w), connectivity=8)
-    x,y,bw,bh,area = stats[1:].T
-    i,y = np.divmod(y, h+1)
+    above = F.pad((attention > t).flatten(0, 1).byte(), (0,0,0,1)).cpu().numpy()
+    return torch.from_numpy(_largest(above)).view(b, c, 4).to(attention.device)
+
+def _largest(above):
+    "Boxes (N,4) int64 of the largest components of N maps (N,h+1,w) of 0 and 1, whose last rows are empty"
+    n,h,w = above.shape
+    boxes = np.tile(np.array([0,0,w,h-1]), (n,1))
+    _,_,stats,_ = cv2.connectedComponentsWithStats(above.reshape(-1, w), connectivity=8)
+    x,y,bw,bh,area = stats[1:].T.astype(np.int64)
+    i,y = np.divmod(y, h)
     order = np.lexsort((x, y, -area, i))
     first = order[np.unique(i[order], return_index=True)[1]]
     boxes[i[first]] = np.stack([x, y, x+bw, y+bh], 1)[first]
-    return torch.from_numpy(boxes).view(b, c, 4).to(attention.device)
+    return boxes
 
 # %% ../nbs/13_parts.ipynb #6ded02cc
 def _centers(boxes):
@@ -42,47 +47,59 @@ def _centers(boxes):
 
 def _assign(points, means):
     "(nearest mean of each point (B,C), squared distance to it)"
-    d = (points[:,:,None]-means[:,None]).square().sum(-1)
-    return d.argmin(2), d.amin(2)
+    (px,py),(mx,my) = points[:,None].unbind(-1),means[:,:,None].unbind(-1)
+    d,labels = ((px-mx).square() + (py-my).square()).min(1)
+    return labels, d
 
-def _seeds(points, k, u):
-    "k-means++ seeds (B,K,2) from uniform numbers u (K,)"
-    means = points[:, (u[0]*points.shape[1]).long(), None]
-    for j in range(1, k):
+def _seeds(points, u):
+    "k-means++ seeds (B,K,2): each point drawn with the odds of its squared distance to those before, by uniform numbers u (B,K)"
+    b,c,_ = points.shape
+    means = points[torch.arange(b, device=points.device), (u[:,0]*c).long(), None]
+    for o in u[:,1:].T:
         cum = _assign(points, means)[1].cumsum(1)
-        i = torch.searchsorted(cum, (u[j]*cum[:,-1:]).clamp(max=cum[:,-1:]*(1-1e-6)), right=True).clamp(max=points.shape[1]-1)
+        i = torch.searchsorted(cum, (o[:,None]*cum[:,-1:]).minimum(cum[:,-1:]*(1-1e-6)), right=True).clamp(max=c-1)
         means = torch.cat([means, points.gather(1, i[...,None].expand(-1,-1,2))], 1)
     return means
 
 # %% ../nbs/13_parts.ipynb #3c161dfc
-def _kmeans(points, k, u, n_iter=20):
-    "(labels (B,C), means (B,K,2), inertia (B,)) of one run"
-    means = _seeds(points, k, u)
+def _means(points, labels, k):
+    "(mean of each cluster (B,K,2), zero if it is empty; its size (B,K))"
+    member = (labels[:,None]==torch.arange(k, device=labels.device)[:,None]).float()
+    n = member.sum(2)
+    return torch.stack([(member*p[:,None]).sum(2) for p in points.unbind(-1)], -1)/n.clamp(min=1)[...,None], n
+
+def _kmeans(points, u, n_iter=50):
+    "(labels (B,C), inertia (B,)) of Lloyd's iterations from the seeds of `u`; a mean that loses its points moves to the worst served one"
+    means,labels = _seeds(points, u),None
     for _ in range(n_iter):
-        one = torch.nn.functional.one_hot(_assign(points, means)[0], k).to(points.dtype)
-        n = one.sum(1)[...,None]
-        means = torch.where(n>0, one.mT@points/n.clamp(min=1), means)
-    labels,d = _assign(points, means)
-    return labels, means, d.sum(1)
+        old,(labels,d) = labels,_assign(points, means)
+        if old is not None and torch.equal(old, labels): break
+        worst = points.gather(1, d.argmax(1)[:,None,None].expand(-1,-1,2))
+        means,n = _means(points, labels, u.shape[1])
+        means = torch.where(n[...,None]>0, means, worst)
+    return labels, d.sum(1)
 
 # %% ../nbs/13_parts.ipynb #310035b3
+def _rank(means, used):
+    "Place (B,K) of each cluster, top to bottom, then left to right, empty ones last"
+    x,y = means.masked_fill(~used[...,None], torch.inf).unbind(2)
+    i = x.argsort(dim=1, stable=True)
+    return i.gather(1, y.gather(1, i).argsort(dim=1, stable=True)).argsort(dim=1)
+
 def cluster_boxes(
     boxes, # (B,C,4)
     n_parts=3, # K
     seed=0, # of the restarts
-    n_init=4 # restarts
+    n_init=8 # restarts
 ):
     "Cluster of each box's centre: labels (B,C) in [0,K), top to bottom; with d < K distinct centres only 0..d-1 occur (Algorithm 1, line 6)"
-    points = _centers(boxes)
-    u = torch.rand(n_init, n_parts, generator=torch.Generator().manual_seed(seed)).to(points.device)
-    runs = [_kmeans(points, n_parts, o) for o in u]
-    best = torch.stack([r[2] for r in runs]).argmin(0)
-    ix = torch.arange(len(boxes), device=boxes.device)
-    labels,means = (torch.stack([r[j] for r in runs])[best, ix] for j in (0,1))
-    used = torch.nn.functional.one_hot(labels, n_parts).any(1)
-    key = torch.where(used, means[...,1]*1e4 + means[...,0], torch.inf)
-    rank = key.argsort(dim=1, stable=True).argsort(dim=1)
-    return rank.gather(1, labels)
+    if n_parts<1 or boxes.shape[1]<1: raise ValueError(f"n_parts={n_parts} of {boxes.shape[1]} boxes: at least one part and one box are needed.")
+    points,b = _centers(boxes),len(boxes)
+    u = torch.rand(n_init, n_parts, generator=torch.Generator().manual_seed(seed)).to(boxes.device)
+    labels,inertia = _kmeans(points.repeat(n_init,1,1), u.repeat_interleave(b, 0))
+    labels = labels.view(n_init, b, -1)[inertia.view(n_init, b).argmin(0), torch.arange(b, device=boxes.device)]
+    means,n = _means(points, labels, n_parts)
+    return _rank(means, n>0).gather(1, labels)
 
 # %% ../nbs/13_parts.ipynb #d5e5b8ad
 def pick_boxes(
@@ -93,16 +110,17 @@ def pick_boxes(
     generator=None # torch's global one by default
 ):
     "One box a cluster: (B,K,4) (Algorithm 1, lines 7-10)"
-    points = _centers(boxes)
-    member = torch.nn.functional.one_hot(labels, n_parts).permute(0,2,1).bool()
-    if random: cost = torch.rand(member.shape, generator=generator).to(boxes.device)
-    else:
-        mean = (member.float()@points)/member.sum(2, keepdim=True).clamp(min=1)
-        cost = (points[:,None]-mean[:,:,None]).square().sum(-1)
-    i = cost.masked_fill(~member, torch.inf).argmin(2)
-    n = member.any(2).sum(1, keepdim=True)
-    i = i.gather(1, torch.minimum(torch.arange(n_parts, device=boxes.device).expand_as(i), n-1))
+    member = F.one_hot(labels, n_parts).mT.bool()
+    if random: cost = torch.rand(member.shape, generator=generator, device=generator.device if generator else 'cpu').to(boxes.device)
+    else: cost = (_centers(boxes)[:,None]-_means(_centers(boxes), labels, n_parts)[0][:,:,None]).square().sum(-1)
+    i = cost.masked_fill(~member, torch.inf).argmin(2).gather(1, _filled(member.any(2)))
     return boxes.gather(1, i[...,None].expand(-1,-1,4))
+
+def _filled(full):
+    "For each of K clusters the last one up to it that is not empty, or else the first at all: (B,K)"
+    k = torch.arange(full.shape[1], device=full.device).expand(full.shape)
+    last = k.masked_fill(~full, -1).cummax(1).values
+    return torch.where(last<0, full.byte().argmax(1, keepdim=True), last)
 
 # %% ../nbs/13_parts.ipynb #248671aa
 def uniform_boxes(
@@ -114,8 +132,8 @@ def uniform_boxes(
 ):
     "K stripes: (B,K,4) (Exp-4, R1)"
     y = torch.arange(n_parts+1, device=device)*h//n_parts
-    x = torch.zeros_like(y)
-    return torch.stack([x[1:], y[:-1], x[1:]+w, y[1:]], 1).expand(b, n_parts, 4)
+    x,top = torch.zeros_like(y[1:]),y[:-1]
+    return torch.stack([x, top, x+w, y[1:].maximum(top+1)], 1).expand(b, n_parts, 4)
 
 # %% ../nbs/13_parts.ipynb #ba355a90
 class Parts(NamedTuple):
@@ -142,25 +160,32 @@ def cut_parts(
 # %% ../nbs/13_parts.ipynb #afe95760
 def part_masks(
     attention, # X̂ (B,C,H,W)
-    foreground, # M_fg (B,1,h,w), h and w multiples of H and W
+    foreground, # M_fg (B,1,h,w) in [0,1]
     n_parts=3, # K
     random=False, # phase two at random, as in training
     generator=None, # of the random picks
     seed=0 # of the clustering
 ):
     "Algorithm 1, whole"
-    if n_parts > attention.shape[1]: raise ValueError(f"n_parts={n_parts}, but the map has {attention.shape[1]} channels, so at most as many boxes. Ask for fewer parts.")
     boxes = component_boxes(attention)
     picked = pick_boxes(boxes, cluster_boxes(boxes, n_parts, seed), n_parts, random, generator)
-    sy,sx = foreground.shape[2]//attention.shape[2],foreground.shape[3]//attention.shape[3]
-    return cut_parts(picked*torch.tensor([sx,sy,sx,sy], device=picked.device), foreground)
+    return cut_parts(_in_pixels(picked, attention.shape[2:], foreground.shape[2:]), foreground)
 
-def uniform_parts(foreground, n_parts=3):
-    "Stripes as `Parts`, their masks the stripes themselves"
+def _in_pixels(boxes, cells, pixels):
+    "Boxes in cells (H,W) → the pixels (h,w) that they touch"
+    (H,W),(h,w) = cells,pixels
+    x0,y0,x1,y1 = boxes.unbind(-1)
+    return torch.stack([x0*w//W, y0*h//H, -(-x1*w//W), -(-y1*h//H)], -1)
+
+def uniform_parts(
+    foreground, # (B,1,h,w), kept as it is
+    n_parts=3 # K
+):
+    "Stripes as `Parts`, their masks the stripes themselves (Exp-4)"
     boxes = uniform_boxes(len(foreground), *foreground.shape[2:], n_parts, device=foreground.device)
     return Parts(boxes, box_masks(boxes, *foreground.shape[2:]), foreground)
 
-# %% ../nbs/13_parts.ipynb #eb18f244
+# %% ../nbs/13_parts.ipynb #b5c0cc1d
 @patch
 @torch.no_grad()
 def part_masks(self:PANet,
@@ -169,14 +194,16 @@ def part_masks(self:PANet,
     random=False, # picks at random, as in training
     generator=None, # of the random picks
     temperature=1., # of eq. 1
+    relative=False, # the temperature counts in units of the image's mean self-likeness
     recalibrate=True # False: boxes from X itself
 ):
     "`Parts` of each image, by PANet in evaluation mode (Fig. 3, lower half)"
     training = self.training
-    X = self.eval().encode(x)
-    foreground = self.foreground(X).float()
-    self.train(training)
-    return part_masks(channel_recalibration(X, temperature) if recalibrate else X, foreground, n_parts, random, generator)
+    self.eval()
+    try: X = self.encode(x); foreground = self.foreground(X).float()
+    finally: self.train(training)
+    attention = channel_recalibration(X, temperature, relative=relative) if recalibrate else X
+    return part_masks(attention, foreground, n_parts, random, generator)
 
 # %% ../nbs/13_parts.ipynb #43c4e398
 class PartMasks(Callback):
@@ -185,17 +212,21 @@ class PartMasks(Callback):
     def __init__(self,
         panet=None, # a trained PANet; None: uniform stripes (Exp-4)
         n_parts=3, # K
-        random=True # a new pick each step, as the paper; False: always the most central box
+        random=True, # a new pick each step, as the paper; False: always the most central box
+        temperature=1., # of eq. 1
+        relative=False # see `channel_recalibration`
     ):
         self.panet,self.n_parts,self.random = panet,n_parts,random
+        self.temperature,self.relative = temperature,relative
 
     def before_fit(self):
         if self.panet is not None: self.panet.eval().to(self.dls.device)
 
     def parts(self, x, random=False):
         "`Parts` of images (B,3,H,W): PANet's, or stripes"
-        if self.panet is None: return uniform_parts(x[:,:1], self.n_parts)
-        with torch.autocast(x.device.type, enabled=False): return self.panet.to(x.device).part_masks(x.float(), self.n_parts, random)
+        if self.panet is None: return uniform_parts(torch.ones_like(x[:,:1]), self.n_parts)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.panet.to(x.device).part_masks(x.float(), self.n_parts, random, temperature=self.temperature, relative=self.relative)
 
     def before_batch(self):
         heads = getattr(self.model, 'heads', 'ST')
