@@ -312,3 +312,8 @@ def test_unknown_cameras_pass_the_check():
     learn = toy(); dls = learn.dls
     dls.query_items,dls.gallery_items = dls.query_items.assign(cam=-1),dls.gallery_items.assign(cam=-1)
     learn.fit(1); assert learn.re_id_metrics.result.n_valid==12
+
+@pytest.mark.parametrize('ids', [['a','b'], [1.5,2.], [float('nan'),1.], [None,1]])
+def test_ids_are_whole_numbers(ids):
+    with pytest.raises(ValueError, match='q_ids are of type.*factorize'): rank_metrics(torch.rand(2,3), ids, [1,2,1])
+    assert rank_metrics(torch.rand(2,3), [1.,2.], np.array([1,2,1], dtype=np.uint8)).n_valid==2

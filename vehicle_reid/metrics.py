@@ -43,7 +43,10 @@ class RankMetrics:
 # %% ../nbs/40_metrics.ipynb #2adb348f
 def _labels(x, name, n, device):
     "Ids or cameras as a tensor on `device`; n of them"
-    x = torch.tensor(np.asarray(x.cpu() if isinstance(x, torch.Tensor) else x), device=device)
+    x = np.asarray(x.cpu() if isinstance(x, torch.Tensor) else x)
+    if x.dtype.kind not in 'iub' and not (x.dtype.kind=='f' and (x==x.round()).all()):
+        raise ValueError(f"{name} are of type {x.dtype}, but ids and cameras are whole numbers. Names become numbers with pandas.factorize, over queries and gallery together.")
+    x = torch.tensor(x.astype(np.int64), device=device)
     if x.shape!=(n,): raise ValueError(f"{name} has shape {tuple(x.shape)}, but the ranking has {n} {'queries' if name[0]=='q' else 'gallery images'}: "
         f"pass one integer an image, shape ({n},), in the order of the {'rows' if name[0]=='q' else 'columns'}.")
     return x

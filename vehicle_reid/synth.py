@@ -108,13 +108,13 @@ def _disc(u, v, ru, rv, n=14, a0=0):
     return np.stack([u+ru*np.cos(a), v+rv*np.sin(a)], 1)
 def _flip(details): return [(np.array(d[0])*(-1,1)+(1,0), *d[1:]) for d in details]
 
-def _box(cv, lo, hi, color, label, details=()):
-    "A cuboid; `details` lie on its two long sides"
+def _box(cv, lo, hi, color, label, details=(), back=()):
+    "A cuboid; `details` lie on its two long sides, `back` on its rear"
     (x0,y0,z0),(x1,y1,z1) = lo,hi
     P = lambda *ps: np.array(ps, float)
     _panel(cv, P((x1,y0,z0),(x1,y1,z0),(x1,y1,z1),(x1,y0,z1)), color, label)
     _panel(cv, P((x1,y1,z0),(x0,y1,z0),(x0,y1,z1),(x1,y1,z1)), color, label, details)
-    _panel(cv, P((x0,y1,z0),(x0,y0,z0),(x0,y0,z1),(x0,y1,z1)), color, label)
+    _panel(cv, P((x0,y1,z0),(x0,y0,z0),(x0,y0,z1),(x0,y1,z1)), color, label, back)
     _panel(cv, P((x0,y0,z0),(x1,y0,z0),(x1,y0,z1),(x0,y0,z1)), color, label, _flip(details))
     _panel(cv, P((x1,y0,z1),(x1,y1,z1),(x0,y1,z1),(x0,y0,z1)), color, label)
 
@@ -221,6 +221,10 @@ def _back(v):
     return [(_rect(0,.1 if tall else .35,l,.95), (170,22,26), TAIL, .3), (_rect(1-l,.1 if tall else .35,1,.95), (170,22,26), TAIL, .3),
         (_rect(.02,.5,l*.8,.62), (235,190,170), TAIL), (_rect(1-l*.8,.5,.98,.62), (235,190,170), TAIL), *_plate_on(v, .36, .22)]
 
+def _truck_back(v):
+    "Lamps and plate of a truck, which has no boot: they hang below its load"
+    return [(_rect(x,.42,x+.16,.9), (170,22,26), TAIL, .3) for x in (.03,.81)]+[(_rect(x,.5,x+.06,.82), (226,150,60), TAIL) for x in (.03,.91)]+_plate_on(v, .46, .36)
+
 def _plate_on(v, y, h): return [(_rect(.37,y,.63,y+h), v['plate'], PLATE), (_rect(.40,y+.3*h,.60,y+.66*h), np.add(v['plate'], 60)*.6, PLATE)]
 
 # %% ../nbs/01_synth.ipynb #47dd5672
@@ -243,18 +247,21 @@ def _door(v):
     return out
 
 # %% ../nbs/01_synth.ipynb #2665bd91
-def _ring(cv, v):
-    "Both bands of the lower body"
+_cab = ('front','corner_f','wing','door')
+
+def _ring(cv, v, cab=False):
+    "Both bands of the lower body, or of its part below the cab"
     xy,top,names = _plan(v)
     lo,mid,hi = _at_z(xy, v['floor'], .93),_at_z(xy, v['bumper']),_at_z(xy, top, .965)
     paint,m = np.array(v['paint']),len(xy)
     sill = paint*(1-.5*v['dirt'])+np.array((96,84,68))*.5*v['dirt']
     for i,name in enumerate(names):
+        if cab and name not in _cab: continue
         j,right = (i+1)%m,i>=m//2
         Q = lambda a,b: np.stack([a[i],a[j],b[j],b[i]])
         end = name in ('front','back') or 'corner' in name
         c = v['bumper_color'] if end else sill
-        low = {'front': [(_rect(.12,.15,.88,.55), (30,31,34), GRILLE), *_plate_on(v, .55, .36)], 'back': [(_rect(.2,.08,.8,.3), (40,40,42), GRILLE)]}.get(name, [])
+        low = {'front': [(_rect(.12,.15,.88,.55), (30,31,34), GRILLE), *_plate_on(v, .55, .36)], 'back': [(_rect(.2,.08,.8,.3), (40,40,42), GRILLE), *(_truck_back(v) if v['kind']=='truck' else [])]}.get(name, [])
         _panel(cv, Q(lo,mid), c, GRILLE if end else BODY, low, 3, .06)
         det = {'front':_front, 'back':_back, 'door':_door}.get(name, lambda v: [])(v)
         if name=='corner_f': det = [(_rect(0,.3,.62,.84), (205,212,220), HEAD, .4), (_rect(.62,.36,.78,.74), (226,140,40), HEAD)]
@@ -269,13 +276,13 @@ def _hood_marks(v):
     return dict(none=[], stripes=[(_rect(x,0,x+.13,1), c, MARK) for x in (.3,.57)], scoop=[(_rect(.34,.3,.66,.62), (22,22,24), MARK)],
         patch=_patch([.5,.5,.2,.3,14,c,(240,240,240)]), bra=[(_rect(0,0,1,.35), (26,26,28), MARK)])[v['hood']]
 
-def _lids(cv, v):
-    "Bonnet and boot lid"
+def _lids(cv, v, cab=False):
+    "Bonnet and boot lid, or the bonnet alone"
     xy,top,names = _plan(v)
     P,m,k = _at_z(xy, top, .965),len(xy),names.index('door')
     Q = lambda i: np.stack([P[-1-i],P[i],P[i+1],P[-2-i]])
     for i in range(k): _panel(cv, Q(i), v['paint'], HOOD, _hood_marks(v) if i==k-1 and v['kind'] not in ('bus','truck','van') else (), 4, .3)
-    for i in range(k+1, m//2-1):
+    for i in range(k+1, 0 if cab else m//2-1):
         pit = [(_rect(.08,.04,.92,.97), (30,31,33), BODY,0), (_rect(.08,.5,.92,.97), (46,47,50), BODY,0)] if v['kind']=='pickup' and i==k+2 else ()
         _panel(cv, Q(i), v['paint'], BODY, pit, 3, .3)
 
@@ -387,10 +394,16 @@ def _mirror(cv, v, s):
     _box(cv, (x-.07,y[0],z), (x+.07,y[1],z+(.34 if v['kind'] in ('bus','truck') else .17)), v['mirror'] or v['paint'], MIRROR)
 
 # %% ../nbs/01_synth.ipynb #53a7419f
+def _doors(v):
+    "Rear doors of a truck's load: gap, bars, handles, stickers"
+    dark,steel = (112,113,111),(150,152,154)
+    return [(_rect(.49,0,.51,1), dark, BODY), *[(_rect(x,.02,x+.012,.98), steel, BODY) for x in (.36,.63)], *[(_rect(x,.34,x+.1,.38), (60,62,64), BODY) for x in (.37,.53)],
+        *[(_rect(0,y,1,y+.02), dark, BODY) for y in (.02,.96)], *[d for s in v['rear'] for d in _patch([s[0]*.8+.1, s[1], s[2]*1.2, s[3]*.9, *s[4:]])]]
+
 def _load(cv, v):
     "The box of a truck"
     L,w = v['length'],v['width']/2
-    _box(cv, (-L/2,-w*1.02,v['tail']), (L*(.5-v['deck'])-.12,w*1.02,v['height']+.35), (206,207,204), BODY, [d for d in _door(dict(v, paint=[190,190,188]))])
+    _box(cv, (-L/2,-w*1.02,v['tail']), (L*(.5-v['deck'])-.12,w*1.02,v['height']+.35), (206,207,204), BODY, _door(dict(v, paint=[190,190,188])), _doors(v))
 
 def _vehicle(cv, v):
     "Draw vehicle `v` at the canvas's origin"
@@ -400,7 +413,9 @@ def _vehicle(cv, v):
     for f in (_ring,_lids,_wheels): f(cv, v)
     near = 1 if e[1]>0 else -1
     front = e[0]>v['length']*(.5-v['deck'])-.06
-    if v['kind']=='truck' and front: _load(cv, v)
+    if v['kind']=='truck' and front:
+        _load(cv, v)
+        _ring(cv, v, cab=True); _lids(cv, v, cab=True); _wheels(cv, v)
     _mirror(cv, v, -near)
     _cabin(cv, v)
     _mirror(cv, v, near)
