@@ -124,10 +124,22 @@ def test_lr_find_fine_tune_summary_validate(dls, tmp_path):
     with learn.no_bar(), learn.no_logging(): learn.fine_tune(1, freeze_epochs=1); res = learn.validate()
     assert 0<=res[-3]<=1
 
-def test_to_fp16_trains_on_the_cpu_too(dls, tmp_path):
-    learn = learner(dls, tmp_path).to_fp16()
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
-    assert np.isfinite(float(learn.recorder.losses[-1]))
+@pytest.mark.parametrize('to', ['to_fp16', 'to_bf16'])
+def test_mixed_precision_on_the_cpu(dls, tmp_path, to):
+    learn = getattr(learner(dls, tmp_path), to)()
+    seen = dict(conv=set(), loss=set(), outside=set())
+    learn.model.trunk.register_forward_hook(lambda m, i, o: seen['conv'].add(o.dtype))
+    class Look(Callback):
+        order = 20
+        def after_loss(self):
+            if self.training: seen['loss'].add(self.pred['features']['G'].dtype)
+        def before_backward(self): seen['outside'].add(torch.is_autocast_enabled('cpu'))
+        def after_batch(self): seen['outside'].add(torch.is_autocast_enabled('cpu'))
+    with learn.no_bar(), learn.no_logging(): learn.fit_two_stage(1, 1, folder=tmp_path/'run', cache=tmp_path/'masks', cbs=Look())
+    assert seen==dict(conv={torch.bfloat16}, loss={torch.float32}, outside={False}) and not torch.is_autocast_enabled('cpu')
+    assert np.isfinite(float(learn.recorder.losses[-1])) and {p.dtype for p in learn.model.parameters()}=={torch.float32}
+    assert learn.embed(dls.query_items.iloc[:2]).dtype==torch.float32
+    assert not [c for c in learn.to_fp32().cbs if 'autocast' in c.name]
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
 def test_cuda_and_cpu_embed_alike(dls, tmp_path, path):

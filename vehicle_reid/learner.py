@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['reid_adam', 'reid_splitter', 'WarmupSteps', 'warmup_cos', 'Checkpoint', 'ResumableLearner', 'TrainOnlyLearner',
-           'ReIDLearner', 'reid_learner']
+           'Autocast', 'ReIDLearner', 'reid_learner']
 
 # %% ../nbs/50_learner.ipynb #07f53147
 import json, os, random, shutil, time
@@ -17,6 +17,7 @@ from fastcore.basics import patch, store_attr
 from fastcore.foundation import L
 from fastprogress.fastprogress import progress_bar
 from fastai.callback.core import Callback, CancelEpochException
+from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.callback.schedule import ParamScheduler, combined_cos
 from fastai.learner import Learner
 from fastai.optimizer import Adam
@@ -125,6 +126,14 @@ class TrainOnlyLearner(ResumableLearner):
     "A learner with nothing to validate on: PANet's pseudo labels are for training"
     def _do_epoch_validate(self, ds_idx=1, dl=None): pass
 
+# %% ../nbs/50_learner.ipynb #689892da
+class Autocast(MixedPrecision):
+    "fastai's `MixedPrecision` on any device: bfloat16 where it is not CUDA"
+    def before_fit(self):
+        device = torch.device(self.dls.device).type
+        if device=='cuda': return super().before_fit()
+        self.autocast,self.learn.scaler,self.scales = torch.autocast(device, torch.bfloat16),torch.amp.GradScaler('cpu', enabled=False),L()
+
 # %% ../nbs/50_learner.ipynb #0c676d02
 class ReIDLearner(ResumableLearner):
     "A fastai `Learner` around PMNet, with PANet in its `PartMasks` callback (Fig. 2)"
@@ -135,6 +144,9 @@ class ReIDLearner(ResumableLearner):
         if not hasattr(self, 'part_masks') and getattr(self, 'panet_folder', None):
             self.add_cb(PartMasks(_read_net(PANet, self.panet_folder), self.model.n_parts, **self.recalibration))
         return getattr(getattr(self, 'part_masks', None), 'panet', None)
+
+    def to_fp16(self, **kwargs): return self.add_cb(Autocast(**kwargs))
+    def to_bf16(self): return self.add_cb(Autocast(AMPMode.BF16))
 
     @property
     def needs_parts(self): return 'S' not in self.model.heads and 'T' in self.model.heads
@@ -204,7 +216,7 @@ def fit_panet(self:ReIDLearner,
         metrics=[loss.id_loss, loss.mask_loss])
     learn.recorder.train_metrics,learn.recorder.valid_metrics,learn.logger = True,False,self.logger
     ckpt = Checkpoint(checkpoint) if checkpoint else None
-    with nullcontext() if hasattr(self, 'progress') else learn.no_bar(): learn.fit(epochs, cbs=L(ckpt))
+    with nullcontext() if hasattr(self, 'progress') else learn.no_bar(): learn.fit(epochs, cbs=L(ckpt)+[type(c)(c.amp_mode) for c in self.cbs if isinstance(c, MixedPrecision)])
     return _log(learn, ckpt)
 
 def _log(learn, ckpt=None):

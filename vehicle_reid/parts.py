@@ -208,7 +208,7 @@ def part_masks(self:PANet,
 # %% ../nbs/13_parts.ipynb #43c4e398
 class PartMasks(Callback):
     "Appends `Parts` of each training batch to the network's input (Algorithm 1)"
-    order = 9.5
+    order = 10.5
     def __init__(self,
         panet=None, # a trained PANet; None: uniform stripes (Exp-4)
         n_parts=3, # K
@@ -225,8 +225,7 @@ class PartMasks(Callback):
     def parts(self, x, random=False):
         "`Parts` of images (B,3,H,W): PANet's, or stripes"
         if self.panet is None: return uniform_parts(torch.ones_like(x[:,:1]), self.n_parts)
-        with torch.autocast(x.device.type, enabled=False):
-            return self.panet.to(x.device).part_masks(x.float(), self.n_parts, random, temperature=self.temperature, relative=self.relative)
+        return self.panet.to(x.device).part_masks(x, self.n_parts, random, temperature=self.temperature, relative=self.relative)
 
     def before_batch(self):
         heads = getattr(self.model, 'heads', 'ST')
