@@ -297,6 +297,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'vehicle_reid.learner._save_net': ('learner.html#_save_net', 'vehicle_reid/learner.py'),
                                       'vehicle_reid.learner._set_rng_state': ('learner.html#_set_rng_state', 'vehicle_reid/learner.py'),
                                       'vehicle_reid.learner._stage': ('learner.html#_stage', 'vehicle_reid/learner.py'),
+                                      'vehicle_reid.learner.has_fast_bf16': ('learner.html#has_fast_bf16', 'vehicle_reid/learner.py'),
                                       'vehicle_reid.learner.reid_learner': ('learner.html#reid_learner', 'vehicle_reid/learner.py'),
                                       'vehicle_reid.learner.reid_splitter': ('learner.html#reid_splitter', 'vehicle_reid/learner.py'),
                                       'vehicle_reid.learner.warmup_cos': ('learner.html#warmup_cos', 'vehicle_reid/learner.py')},

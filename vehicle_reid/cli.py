@@ -105,15 +105,16 @@ def pictures(learn, folder):
 # %% ../nbs/52_cli.ipynb #960e565b
 def demo(
     out:str='demo', # folder for everything; given again, an unfinished demo goes on
-    n_ids:int=150, # vehicles to render
-    n_test:int=50, # of these, vehicles kept for the test
+    n_ids:int=120, # vehicles to render
+    n_test:int=40, # of these, vehicles kept for the test
     n_cams:int=12, # cameras
-    size:int=128, # side of the images the networks see, pixels
-    arch:str='resnet18', # timm backbone, from random weights
-    panet_epochs:int=5, # stage 1
-    pmnet_epochs:int=20, # stage 2
-    p:int=4, # identities in a batch
-    k:int=8, # images of each
+    size:int=96, # side of the images the networks see, pixels
+    arch:str='resnet10t', # timm backbone, from random weights
+    feat_dim:int=256, # length of each of PMNet's features
+    panet_epochs:int=3, # stage 1
+    pmnet_epochs:int=8, # stage 2
+    p:int=8, # identities in a batch
+    k:int=4, # images of each
     seed:int=0, # of the vehicles, the weights and the batches
     workers:int=0 # processes that render and mask; 0: as many as cores
 ):
@@ -141,7 +142,7 @@ def _demo_learner(path, a):
     from vehicle_reid.learner import reid_learner
     set_seed(a['seed'])
     dls = ReIDDataLoaders.from_veri(path, size=a['size'], p=a['p'], k=a['k'])
-    return reid_learner(dls, a['arch'], pretrained=False)
+    return reid_learner(dls, a['arch'], pretrained=False, feat_dim=a['feat_dim']).to_bf16()
 
 # %% ../nbs/52_cli.ipynb #b59f0ac0
 Layout = Literal['veri','folder','table']

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['reid_adam', 'reid_splitter', 'WarmupSteps', 'warmup_cos', 'Checkpoint', 'ResumableLearner', 'TrainOnlyLearner',
-           'Autocast', 'ReIDLearner', 'reid_learner']
+           'has_fast_bf16', 'Autocast', 'ReIDLearner', 'reid_learner']
 
 # %% ../nbs/50_learner.ipynb #07f53147
 import json, os, random, shutil, time
@@ -20,6 +20,7 @@ from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.callback.schedule import ParamScheduler, combined_cos
 from fastai.learner import Learner
+from fastai.torch_core import default_device
 from fastai.optimizer import Adam
 from fastai.vision.core import imagenet_stats
 from .grabcut import grabcut_mask, grabcut_masks
@@ -127,12 +128,20 @@ class TrainOnlyLearner(ResumableLearner):
     def _do_epoch_validate(self, ds_idx=1, dl=None): pass
 
 # %% ../nbs/50_learner.ipynb #689892da
+def has_fast_bf16(
+    device=None # a torch device; the default one if None
+):
+    "Whether `device` computes bfloat16 in hardware"
+    if torch.device(device or default_device()).type=='cuda': return torch.cuda.is_bf16_supported()
+    info = Path('/proc/cpuinfo')
+    return info.exists() and bool({'avx512_bf16','amx_bf16','bf16'} & set(info.read_text().split()))
+
 class Autocast(MixedPrecision):
-    "fastai's `MixedPrecision` on any device: bfloat16 where it is not CUDA"
+    "fastai's `MixedPrecision` that serves a CPU too: there it is bfloat16, or float32 where that is faster"
     def before_fit(self):
         device = torch.device(self.dls.device).type
         if device=='cuda': return super().before_fit()
-        self.autocast,self.learn.scaler,self.scales = torch.autocast(device, torch.bfloat16),torch.amp.GradScaler('cpu', enabled=False),L()
+        self.autocast,self.learn.scaler,self.scales = torch.autocast(device, torch.bfloat16, has_fast_bf16(device)),torch.amp.GradScaler('cpu', enabled=False),L()
 
 # %% ../nbs/50_learner.ipynb #0c676d02
 class ReIDLearner(ResumableLearner):
