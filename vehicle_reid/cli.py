@@ -112,7 +112,7 @@ def demo(
     arch:str='resnet10t', # timm backbone, from random weights
     feat_dim:int=256, # length of each of PMNet's features
     panet_epochs:int=3, # stage 1
-    pmnet_epochs:int=8, # stage 2
+    pmnet_epochs:int=7, # stage 2
     p:int=8, # identities in a batch
     k:int=4, # images of each
     seed:int=0, # of the vehicles, the weights and the batches
