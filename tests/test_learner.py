@@ -197,6 +197,15 @@ def test_bad_input(dls, tmp_path, path):
     assert 0<=moved.evaluate()['mAP']<=1
     with pytest.raises(ValueError, match='no Teachers'): learner(dls, tmp_path, teachers=False).evaluate(teachers=True)
 
+def test_an_untrained_panet_is_noticed(dls, tmp_path):
+    import warnings
+    learn = learner(dls, tmp_path)
+    with learn.no_bar(), learn.no_logging():
+        with pytest.warns(UserWarning, match='fit_panet'): learn.fit(1, 1e-3)
+        learn.fit_panet(1, cache=tmp_path/'masks')
+        with warnings.catch_warnings():
+            warnings.simplefilter('error', UserWarning); learn.fit(1, 1e-3)
+
 def test_warmup_steps():
     s = WarmupSteps(1.)
     assert s(0)==pytest.approx(.01) and s(10/120)==1 and s(39.9/120)==1 and s(40/120)==pytest.approx(.1) and s(.9)==pytest.approx(.01)

@@ -7,7 +7,7 @@ __all__ = ['reid_adam', 'reid_splitter', 'WarmupSteps', 'warmup_cos', 'Checkpoin
            'has_fast_bf16', 'Autocast', 'ReIDLearner', 'reid_learner']
 
 # %% ../nbs/50_learner.ipynb #07f53147
-import json, os, random, shutil, time
+import json, os, random, shutil, time, warnings
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -164,7 +164,8 @@ class ReIDLearner(ResumableLearner):
         n,m = self.model.necks[self.model.heads[0]].fc.out_features,len(self.dls.vocab)
         if n!=m: raise ValueError(f"The network classifies {n} identities, the data holds {m}. Make a new learner for this data (reid_learner(dls, ...)); "
             "evaluate, embed and search work as they are.")
-        self.panet # from disk, if it is still there
+        if self.panet is not None and not self.panet.neck.bn.num_batches_tracked:
+            warnings.warn("PANet has not been trained, so the Teachers will see boxes at random: call learn.fit_panet() first, or fit_two_stage, or pass reid_learner a trained panet, or uniform=True.", stacklevel=2)
         super().fit(n_epoch, lr=lr, wd=wd, cbs=cbs, reset_opt=reset_opt, **kwargs)
 
     def load(self, file, **kwargs):
