@@ -2,6 +2,7 @@
 import hashlib, json, subprocess, sys
 import xml.etree.ElementTree as ET
 import cv2, numpy as np, pytest
+from vehicle_reid import synth
 from vehicle_reid.datasets import check_items, read_veri
 from vehicle_reid.synth import Canvas, _plan_shots, draw_vehicle, kinds, part_names, random_camera, random_vehicle, synth_veri
 
@@ -102,6 +103,18 @@ def test_hidden_surfaces(kind):
     wheels = (side[1]==part_names.index('wheel')).astype(np.uint8)
     n,_,stats,_ = cv2.connectedComponentsWithStats(wheels)
     assert (stats[1:,4]>.1*stats[1:,4].max()).sum()==2
+
+def test_a_load_hides_nothing_of_the_cab_from_ahead(monkeypatch):
+    "Windscreen, lamps, grille and bonnet of a truck cover the same pixels with its load as without"
+    g = next(g for g in range(400) if random_vehicle(0, g, 1)['kind']=='truck')
+    v,front = random_vehicle(0, g, 1),[part_names.index(n) for n in ('windscreen','headlight','grille_bumper','hood')]
+    def parts(heading): return draw_vehicle(v, dict(random_camera(0, 1), heading=heading, spread=0), np.random.default_rng(0), occlude=0)[2]
+    with_load = {h: parts(h) for h in (0,15,-40)}
+    monkeypatch.setattr(synth, '_load', lambda cv, v: None)
+    for h,p in with_load.items():
+        bare = parts(h)
+        assert (bare!=p).any()
+        for i in front: assert np.array_equal(p==i, bare==i), (h, part_names[i])
 
 # ---- bad input ----------------------------------------------------------------------------------------------------------------------
 
