@@ -139,7 +139,7 @@ def test_mixed_precision_on_the_cpu(dls, tmp_path, to):
     assert seen==dict(conv={torch.bfloat16 if has_fast_bf16('cpu') else torch.float32}, loss={torch.float32}, outside={False}) and not torch.is_autocast_enabled('cpu')
     assert np.isfinite(float(learn.recorder.losses[-1])) and {p.dtype for p in learn.model.parameters()}=={torch.float32}
     assert learn.embed(dls.query_items.iloc[:2]).dtype==torch.float32
-    assert not [c for c in learn.to_fp32().cbs if 'autocast' in c.name]
+    assert not [c for c in learn.to_fp32().cbs if 'precision' in c.name]
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
 def test_cuda_and_cpu_embed_alike(dls, tmp_path, path):

@@ -30,6 +30,15 @@ def test_a_stopped_run_goes_on_with_what_is_missing(path, tmp_path):
     synth_veri(again, n_workers=1, **SMALL)
     assert digest(again)==whole and images[0].stat().st_mtime_ns==kept
 
+def test_a_plain_script_with_threads_at_work_does_not_hang(path, tmp_path):
+    "No `if __name__ == '__main__'`, and OpenCV's own threads running: forked workers wait for these for ever"
+    (tmp_path/'script.py').write_text(f"""import cv2, numpy as np
+cv2.setNumThreads(4); cv2.GaussianBlur(np.zeros((1500,1500), np.uint8), (0,0), 9)
+from vehicle_reid.synth import synth_veri
+synth_veri({str(tmp_path/'c')!r}, n_workers=2, **{SMALL!r})""")
+    subprocess.run([sys.executable, str(tmp_path/'script.py')], check=True, timeout=120, capture_output=True)
+    assert digest(tmp_path/'c')==digest(path)
+
 def test_numpy_and_opencv_only():
     code = "import sys, vehicle_reid.synth as s; print([m for m in ('torch','fastai','timm','PIL','matplotlib','scipy','sklearn') if m in sys.modules])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip()=='[]'

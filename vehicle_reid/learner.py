@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['reid_adam', 'reid_splitter', 'WarmupSteps', 'warmup_cos', 'Checkpoint', 'ResumableLearner', 'TrainOnlyLearner',
-           'has_fast_bf16', 'Autocast', 'ReIDLearner', 'reid_learner']
+           'has_fast_bf16', 'DeviceMixedPrecision', 'ReIDLearner', 'reid_learner']
 
 # %% ../nbs/50_learner.ipynb #07f53147
 import json, os, random, shutil, time, warnings
@@ -136,7 +136,7 @@ def has_fast_bf16(
     info = Path('/proc/cpuinfo')
     return info.exists() and bool({'avx512_bf16','amx_bf16','bf16'} & set(info.read_text().split()))
 
-class Autocast(MixedPrecision):
+class DeviceMixedPrecision(MixedPrecision):
     "fastai's `MixedPrecision` that serves a CPU too: there it is bfloat16, or float32 where that is faster"
     def before_fit(self):
         device = torch.device(self.dls.device).type
@@ -154,8 +154,8 @@ class ReIDLearner(ResumableLearner):
             self.add_cb(PartMasks(_read_net(PANet, self.panet_folder), self.model.n_parts, **self.recalibration))
         return getattr(getattr(self, 'part_masks', None), 'panet', None)
 
-    def to_fp16(self, **kwargs): return self.add_cb(Autocast(**kwargs))
-    def to_bf16(self): return self.add_cb(Autocast(AMPMode.BF16))
+    def to_fp16(self, **kwargs): return self.add_cb(DeviceMixedPrecision(**kwargs))
+    def to_bf16(self): return self.add_cb(DeviceMixedPrecision(AMPMode.BF16))
 
     @property
     def needs_parts(self): return 'S' not in self.model.heads and 'T' in self.model.heads

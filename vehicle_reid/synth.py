@@ -9,12 +9,11 @@ __all__ = ['part_names', 'BG', 'BODY', 'SCREEN', 'SIDE', 'REAR', 'ROOF', 'HOOD',
 
 # %% ../nbs/01_synth.ipynb #8410a820
 import json, os
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 import cv2, numpy as np
 from fastprogress.fastprogress import progress_bar
+from joblib import Parallel, delayed
 
 # %% ../nbs/01_synth.ipynb #259b6843
 part_names = ['background', 'body', 'windscreen', 'side_window', 'rear_window', 'roof', 'hood', 'headlight', 'tail_light', 'wheel',
@@ -656,11 +655,6 @@ def synth_veri(
     rows = _plan_shots(n_ids, n_test, n_cams, n_passes, group, seed)
     _write_lists(path, rows, seed, n_cams)
     shoot,n = partial(_shoot, path=path, seed=seed, size=size, occlude=occlude),n_workers or os.cpu_count()
-    if n==1: list(map(shoot, progress_bar(rows, leave=False)))
-    else:
-        with ProcessPoolExecutor(n, mp_context=_fork()) as ex: list(progress_bar(ex.map(shoot, rows, chunksize=8), total=len(rows), leave=False))
+    done = map(shoot, rows) if n==1 else Parallel(n, return_as='generator')(delayed(shoot)(r) for r in rows)
+    list(progress_bar(done, total=len(rows), leave=False))
     return path
-
-def _fork():
-    "Processes that need no `if __name__ == '__main__'` in the caller's script, where the system has them"
-    return get_context('fork' if os.name=='posix' and os.uname().sysname=='Linux' else 'spawn')
