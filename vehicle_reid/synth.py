@@ -8,12 +8,11 @@ __all__ = ['part_names', 'BG', 'BODY', 'SCREEN', 'SIDE', 'REAR', 'ROOF', 'HOOD',
            'draw_vehicle', 'synth_veri']
 
 # %% ../nbs/01_synth.ipynb #8410a820
-import json, os
-from functools import partial
+import json, os, subprocess, sys
+from contextlib import suppress
 from pathlib import Path
 import cv2, numpy as np
 from fastprogress.fastprogress import progress_bar
-from joblib import Parallel, delayed
 
 # %% ../nbs/01_synth.ipynb #259b6843
 part_names = ['background', 'body', 'windscreen', 'side_window', 'rear_window', 'roof', 'hood', 'headlight', 'tail_light', 'wheel',
@@ -589,7 +588,6 @@ def _put(file, img, *args):
 
 def _shoot(row, path, seed, size, occlude):
     "Render one row of the plan unless it is there"
-    cv2.setNumThreads(1)
     vid,group,cam,t,i,split = row
     name = _name(vid, cam, t, i)
     files = [path/f'image_{d}'/f'{name}.jpg' for d in dict(train=['train'], test=['test'], query=['query','test'])[split]]
@@ -599,6 +597,30 @@ def _shoot(row, path, seed, size, occlude):
     img,fg,parts = draw_vehicle(random_vehicle(seed, group, vid), camera, np.random.default_rng((seed, 5, vid, cam, i)), occlude)
     _put(path/'truth'/'foreground'/f'{name}.png', fg.astype(np.uint8)*255); _put(path/'truth'/'part'/f'{name}.png', parts)
     for f in files[::-1]: _put(f, img[...,::-1], [cv2.IMWRITE_JPEG_QUALITY, camera['quality']])
+
+# %% ../nbs/01_synth.ipynb #320d98f3
+def _work():
+    "What a rendering process does: read its rows, write a dot for each"
+    cv2.setNumThreads(1)
+    rows,path,args = json.load(sys.stdin)
+    for row in rows:
+        _shoot(row, Path(path), **args)
+        print(end='.', flush=True)
+
+def _in_processes(rows, n, path, **args):
+    "Render `rows` in `n` Python processes, yielding after each image"
+    run = [sys.executable, '-c', 'from vehicle_reid.synth import _work; _work()']
+    pipes,env = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE),{**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
+    workers = [subprocess.Popen(run, env=env, **pipes) for _ in range(n)]
+    try:
+        for i,w in enumerate(workers):
+            with suppress(BrokenPipeError), w.stdin: w.stdin.write(json.dumps([rows[i::n], path, args]).encode())
+        for i in range(len(rows)):
+            if workers[i%n].stdout.read(1)!=b'.': raise RuntimeError(f"A process that renders stopped: {workers[i%n].stderr.read().decode().strip()[-300:]} What was rendered is kept; call again to go on.")
+            yield
+    finally:
+        for w in workers:
+            with w: w.kill()
 
 # %% ../nbs/01_synth.ipynb #c4dea878
 def _labels(rows, seed, title):
@@ -654,7 +676,6 @@ def synth_veri(
     _claim(path, dict(n_ids=n_ids, n_test=n_test, n_cams=n_cams, n_passes=n_passes, group=group, size=size, occlude=occlude, seed=seed, version=1))
     rows = _plan_shots(n_ids, n_test, n_cams, n_passes, group, seed)
     _write_lists(path, rows, seed, n_cams)
-    shoot,n = partial(_shoot, path=path, seed=seed, size=size, occlude=occlude),n_workers or os.cpu_count()
-    done = map(shoot, rows) if n==1 else Parallel(n, return_as='generator')(delayed(shoot)(r) for r in rows)
+    done = _in_processes(rows, n_workers or os.cpu_count(), path=str(path), seed=seed, size=size, occlude=occlude)
     list(progress_bar(done, total=len(rows), leave=False))
     return path
