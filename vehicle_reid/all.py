@@ -3,6 +3,7 @@
 # fastai's own star import comes first, so that one line brings `SaveModelCallback`, `CSVLogger`, `Path`, `np` and `plt` as its users expect;
 # where a name exists twice (`RandomErasing`), ours, imported later, stands.
 from fastai.vision.all import *
+from vehicle_reid.files import *
 from vehicle_reid.synth import *
 from vehicle_reid.datasets import *
 from vehicle_reid.data import *
@@ -11,6 +12,7 @@ from vehicle_reid.grabcut import *
 from vehicle_reid.panet import *
 from vehicle_reid.channels import *
 from vehicle_reid.parts import *
+from vehicle_reid.truth import *
 from vehicle_reid.attention import *
 from vehicle_reid.streams import *
 from vehicle_reid.pmnet import *
@@ -22,3 +24,4 @@ from vehicle_reid.rerank import *
 from vehicle_reid.show import *
 from vehicle_reid.learner import *
 from vehicle_reid.gallery import *
+from vehicle_reid.tables import *

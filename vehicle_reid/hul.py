@@ -36,6 +36,9 @@ class UncertaintyWeights(nn.Module):
 class UncertaintyWeighting(Callback):
     "Weighs the ID terms by learnt uncertainty (eq. 6)"
     order = 3
+    @property
+    def term_names(self): return [f'λ_{j}' for j in self.model.heads]
+
     def before_fit(self):
         if not hasattr(self.loss_func, 'terms'): raise TypeError("UncertaintyWeighting needs a loss function that keeps its `terms` by name, such as ReIDLoss.")
         if not hasattr(self.model, 'log_var'): raise TypeError("UncertaintyWeighting needs a network with a parameter `log_var`, one log σ² a head, such as PMNet.")
@@ -52,6 +55,7 @@ class UncertaintyWeighting(Callback):
             raise RuntimeError(f"PMNet has the heads {', '.join(heads)} but not all of them gave a loss: its Teachers got no parts. Add the PartMasks callback, or build PMNet with teachers=False.")
         L = [self.loss_func.terms[f'id_{j}'] for j in heads]
         self.learn.loss_grad = self.loss_grad - sum(L) + self.hul(L)
+        self.loss_func.terms.update(zip(self.term_names, self.hul.weights.detach()))
         self.learn.loss = self.loss_grad.clone()
 
     def after_step(self): self.history.append(self.hul.weights.detach().cpu())

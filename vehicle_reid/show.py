@@ -226,7 +226,7 @@ def _panels(log):
     def family(c): return next((t for t,starts in _families.items() if c.startswith(starts)), c)
     return {t: {c: pd.to_numeric(log[c]) for c in cols if family(c)==t} for t in dict.fromkeys([*_families, *map(family, cols)])}
 
-_families = {'loss': ('train_loss','valid_loss'), 'ID losses': ('id_',), 'triplet losses': ('tri_',), 'ranking': ('mAP','CMC','mINP')}
+_families = {'loss': ('train_loss','valid_loss'), 'ID losses': ('id_',), 'triplet losses': ('tri_',), 'λ = 1/σ²': ('λ_',), 'ranking': ('mAP','CMC','mINP')}
 
 # %% ../nbs/42_show.ipynb #1631e0cc
 def plot_curves(
