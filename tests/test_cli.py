@@ -7,7 +7,7 @@ from fastcore.docments import docments
 from vehicle_reid import cli
 from vehicle_reid.cli import Run, main, table
 
-COMMANDS = [cli.demo, cli.train, cli.evaluate, cli.search]
+COMMANDS = [cli.demo, cli.train, cli.evaluate, cli.tables, cli.search]
 SMALL = '--n-ids 12 --n-test 4 --n-cams 3 --size 64 --arch resnet10t --panet-epochs 1 --pmnet-epochs 1 --p 2 --k 4'.split()
 
 def one_line_error(capfd, *argv):
@@ -27,7 +27,7 @@ def test_help_tells_every_argument_and_default(func, capsys):
     for n,o in signature(func).parameters.items():
         assert docments(func)[n], f'{func.__name__}({n}) has no comment'
         assert (n if o.default is o.empty and o.kind is not o.KEYWORD_ONLY else '--'+n.replace('_', '-')) in said
-        if o.default not in (o.empty, False): assert f'(default: {o.default!r})' in said
+        if o.default not in (o.empty, False, '', []): assert f'(default: {o.default!r})' in said
 
 def test_help_names_the_commands(capsys):
     with pytest.raises(SystemExit) as e: main(['--help'])

@@ -108,6 +108,7 @@ def run_row(
     set_seed(seed)
     learn = _learner(row, dls, arch, weights, net, feat_dim=feat_dim)
     if bf16: learn.to_bf16()
+    learn.re_id_metrics.every = max(pmnet_epochs//5, 1)
     with learn.no_logging(), learn.no_bar(): learn.fit_two_stage(0, pmnet_epochs, folder=folder)
     seconds = dict(train=round(time.perf_counter()-start, 1))
     with learn.no_bar(): metrics = {n: {m: round(float(v), 5) for m,v in learn.evaluate(**kw).items()} for n,kw in _ways(learn, occluded, small).items()}

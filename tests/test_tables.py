@@ -1,0 +1,151 @@
+"Tables I to VII: every row builds what it says and takes steps; runs × seeds can be killed and go on; numbers reach the page unchanged"
+import json, os, signal, subprocess, sys, time
+from itertools import islice
+import numpy as np, pandas as pd, pytest, torch
+from fastai.callback.core import Callback, CancelFitException
+from fastai.torch_core import set_seed
+from torch import nn
+from vehicle_reid.all import (Baseline, ColorPatchOcclusion, FixedWeighting, MultiScaleAttention, ReIDLearner, ResidualAttention, SqueezeExcitation, WarmupSteps,
+    baseline_learner, baseline_steps, read_veri, reid_learner, synth_veri)
+from vehicle_reid.cli import main
+from vehicle_reid.tables import _learner, _loaders, _ways, read_runs, run_tables, table_lines, table_of, table_rows, tables_markdown
+
+SMALL = dict(arch='resnet10t', weights=False, size=64, panet_epochs=1, pmnet_epochs=1, p=2, k=4, feat_dim=32)
+
+@pytest.fixture(scope='module')
+def path(tmp_path_factory): return synth_veri(tmp_path_factory.mktemp('data')/'synth', n_ids=16, n_test=3, n_cams=4, n_workers=1)
+
+@pytest.fixture(scope='module')
+def items(path): return read_veri(path)
+
+class TwoSteps(Callback):
+    def after_batch(self):
+        if self.training and self.train_iter==2: raise CancelFitException
+
+def build(name, items):
+    set_seed(0)
+    row = table_rows[name]
+    learn = _learner(row, _loaders(row, items, 64, 2, 4), 'resnet10t', False, feat_dim=32)
+    if learn.panet is not None: learn.panet.neck.bn.num_batches_tracked += 1 # as if trained: these are tests of stage 2
+    return learn
+
+# what each row of SPEC 5 means, said independently of `table_rows`: heads, attention, stripes, sharing, part transfer, weights of the ID losses
+MEANS = dict(
+    exp1=('G', None, False, None, False, None), exp2=('GT', nn.Identity, False, None, False, None), exp3=('GST', nn.Identity, False, True, True, None),
+    exp4=('GST', MultiScaleAttention, True, True, True, None), exp5=('ST', MultiScaleAttention, False, True, True, None), exp6=('GT', MultiScaleAttention, False, None, False, None),
+    full=('GST', MultiScaleAttention, False, True, True, None), full_patches=('GST', MultiScaleAttention, False, True, True, None),
+    se=('GST', SqueezeExcitation, False, True, True, None), residual=('GST', ResidualAttention, False, True, True, None),
+    no_share=('GST', MultiScaleAttention, False, False, True, None), no_transfer=('GST', MultiScaleAttention, False, True, False, None),
+    no_share_no_transfer=('GST', MultiScaleAttention, False, False, False, None), fixed_111=('GST', MultiScaleAttention, False, True, True, (1,1,1)),
+    fixed_211=('GST', MultiScaleAttention, False, True, True, (2,1,1)), fixed_411=('GST', MultiScaleAttention, False, True, True, (4,1,1)))
+BASELINES = ('baseline','baseline_same','baseline_patches')
+
+def test_no_row_is_forgotten():
+    assert set(table_rows)=={*MEANS, *BASELINES}=={o.run for o in table_lines}
+    assert [o.table for o in table_lines].count('III')==7 and [o.table for o in table_lines].count('V')==4
+
+@pytest.mark.parametrize('name', MEANS)
+def test_row_is_what_it_says_and_takes_two_steps(name, items):
+    learn = build(name, items)
+    net,(heads,attention,stripes,share,transfer,weights) = learn.model,MEANS[name]
+    assert ''.join(net.heads)==heads and hasattr(learn, 'part_transfer')==transfer
+    assert hasattr(learn, 'part_masks')==('T' in heads) and (learn.panet is None)==(stripes or 'T' not in heads)
+    assert [type(s.look[0]) for s in getattr(net, 'streams', [])]==[attention]*3*(attention is not None)
+    if share is not None: assert {hasattr(s, 'look_teacher') for s in net.streams}=={not share}
+    if weights: assert learn.fixed_weighting.weights==weights and not hasattr(learn, 'uncertainty_weighting')
+    assert any(isinstance(o, ColorPatchOcclusion) for o in learn.dls.train.after_batch.fs)==name.endswith('_patches')
+    before = {n: p.detach().clone() for n,p in net.named_parameters()}
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=TwoSteps())
+    still = [n for n,p in net.named_parameters() if torch.equal(p, before[n]) and p.requires_grad]
+    assert not still and np.isfinite(float(learn.recorder.losses[-1])), still
+    if weights: torch.testing.assert_close(net.weights, torch.tensor(weights).float())
+    terms = {f'{t}_{j}' for t in ('id','tri') for j in heads} | ({'transfer'} if transfer else set()) | (set() if weights else {f'λ_{j}' for j in heads})
+    assert set(learn.loss_func.terms)==terms
+    assert set(_ways(learn, None, None))=={'only','rr','both'} if 'T' in heads else {'only','rr'}
+
+@pytest.mark.parametrize('name', BASELINES)
+def test_baselines_take_two_steps(name, items):
+    learn = build(name, items)
+    own = name=='baseline'
+    assert isinstance(learn.model, Baseline) and learn.loss_func.margin==.3 and learn.dls.size==(96 if own else 64)
+    assert (learn.dls.train.sampler.p, learn.dls.train.sampler.k)==((6,6) if own else (2,4))
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=TwoSteps())
+    assert set(learn.loss_func.terms)=={'id_G','tri_G'} and set(_ways(learn, None, None))=={'only','rr'}
+
+def test_baseline_recipe():
+    lr = baseline_steps(1.)
+    np.testing.assert_allclose([lr(e/60) for e in (0, 5, 10, 19, 20, 30, 45, 60)], [.01, .505, 1, 1, .6, .36, .216, .216])
+
+def test_what_the_losses_were_asked_is_saved(items, tmp_path):
+    dls = _loaders(table_rows['full'], items, 64, 2, 4)
+    learn = reid_learner(dls, 'resnet10t', pretrained=False, feat_dim=32, uniform=True, transfer=False, loss_weights=(2,1,1), margin=.5)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=TwoSteps())
+    again = ReIDLearner.from_pretrained(learn.save_pretrained(tmp_path/'m'), dls)
+    assert not hasattr(again, 'part_transfer') and tuple(again.fixed_weighting.weights)==(2,1,1) and again.loss_func.margin==.5
+
+def test_other_queries(items):
+    learn = build('exp1', items)
+    with learn.no_bar():
+        a,b = learn.evaluate(),learn.evaluate(queries=items[items.split=='query'].iloc[::-1], gallery=items[items.split=='gallery'])
+        one = learn.evaluate(queries=items[items.split=='query'].iloc[:1])
+    pd.testing.assert_series_equal(a, b)
+    assert one['mAP']!=a['mAP']
+
+# --- runs × seeds
+@pytest.fixture(scope='module')
+def done(items, tmp_path_factory):
+    out = tmp_path_factory.mktemp('tables')/'t'
+    return out, run_tables(items, out, ('baseline_same','exp4'), seeds=2, data='synth', workers=2, **SMALL)
+
+def test_runs_are_written_down(done):
+    out,runs = done
+    assert runs==read_runs(out/'runs.jsonl') and {(r['row'],r['seed']) for r in runs}=={(n,s) for n in ('baseline_same','exp4') for s in (0,1)}
+    for r in runs:
+        assert r['arguments']==SMALL and r['data']=='synth' and r['ids']==13 and not r['resumed'] and r['seconds']['all']>=r['seconds']['train']>0
+        assert set(r['metrics'])=={'only','rr','occluded_only'} | ({'both','occluded_both'} if r['row']=='exp4' else set()) and len(r['log']['epoch'])==1
+        assert torch.__version__.startswith(r['versions']['torch'])
+    assert runs[0]['metrics']['only']!=runs[0]['metrics']['occluded_only']
+    assert sorted(p.name for p in out.iterdir())==['items.csv','logs','occluded','occluded.csv','runs.jsonl','tables.json'] # unfinished business is gone
+
+def test_same_seed_same_numbers(done, items, tmp_path):
+    again = run_tables(items, tmp_path/'t', ('exp4',), seeds=1, data='synth', workers=2, **SMALL)[0]
+    first = next(r for r in done[1] if (r['row'],r['seed'])==('exp4',0))
+    assert again['metrics']==first['metrics'] and again['log']==first['log']
+
+def test_tables_show_the_runs(done):
+    runs = done[1]
+    mine = [100*r['metrics']['both']['mAP'] for r in runs if r['row']=='exp4']
+    t = table_of(runs, 'III')
+    assert list(t.index)==['Exp-4 stripes'] and t.mAP.iloc[0]==f'{np.mean(mine):.1f} ± {np.std(mine, ddof=1):.1f}' and t['paper mAP'].iloc[0]=='79.9'
+    assert table_of(runs[:1], table_lines[1].table).loc['Baseline, PMNet\'s size and steps','mAP'].count('±')==0
+    text = tables_markdown(runs)
+    assert '**Table III**' in text and '**Table IV**' not in text and f'| Exp-4 stripes | {t.mAP.iloc[0]} |' in text
+
+def test_killed_at_any_moment_it_goes_on(items, path, tmp_path, done):
+    "SIGKILL of the whole tree while a run trains; the command given again ends with the numbers of the unbroken runs"
+    code = f"from vehicle_reid.tables import run_tables; from vehicle_reid.datasets import read_veri; run_tables(read_veri({str(path)!r}), {str(tmp_path/'t')!r}, ('baseline_same','exp4'), seeds=1, data='synth', workers=2, **{SMALL!r})"
+    p = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.time()+90
+    while time.time()<until and not list((tmp_path/'t').glob('*-0/run.json')): time.sleep(.1)
+    p.send_signal(signal.SIGKILL); p.wait()
+    time.sleep(2.5) # its children notice
+    runs = run_tables(items, tmp_path/'t', ('baseline_same','exp4'), seeds=1, data='synth', workers=2, **SMALL)
+    key = lambda r: (r['row'], r['seed'])
+    assert {key(r): r['metrics'] for r in runs}=={key(r): r['metrics'] for r in done[1] if r['seed']==0}
+
+def test_one_failure_does_not_stop_the_others(items, tmp_path):
+    bad = items.copy()
+    out = tmp_path/'t'
+    with pytest.raises(RuntimeError, match='exp4 with seed 0 failed'):
+        (out/'exp4-0').mkdir(parents=True); (out/'exp4-0'/'x').write_text('in the way'); (out/'tables.json').write_text(json.dumps({**SMALL, 'data': '', 'images': int((items.split=='train').sum()), 'ids': 13,
+            'queries': int((items.split=='query').sum()), 'gallery': int((items.split=='gallery').sum())}))
+        run_tables(bad, out, ('exp4','baseline_same'), seeds=1, **SMALL)
+    assert [r['row'] for r in read_runs(out/'runs.jsonl')]==['baseline_same']
+
+# --- the command
+def test_command(path, tmp_path, capsys):
+    args = f'tables --data {path} --out {tmp_path/"t"} --rows baseline_same --seeds 1 --arch resnet10t --weights none --size 64 --panet-epochs 1 --pmnet-epochs 1 --p 2 --k 4 --feat-dim 32'.split()
+    assert main(args)==0
+    assert '**Table I**' in capsys.readouterr().out and (tmp_path/'t'/'tables.md').read_text().count('|')>10
+    assert main([*args[:-1], '64'])==1 and 'feat_dim=32 (now 64)' in capsys.readouterr().err
+    assert main([o if o!='baseline_same' else 'exp9' for o in args])==1 and 'No such row: exp9' in capsys.readouterr().err
