@@ -196,14 +196,28 @@ class FlipPadCrop(_PerImage):
         pad = round(h*10/256) if self.pad is None else self.pad
         dy,dx = torch.randint(-pad, pad+1, (2,n,1))
         flip = torch.rand(n,1)<self.p
-        self.rows,cols = torch.arange(h)+dy, torch.arange(w)+dx
+        self.shift,self.rows,cols = (dy,dx,flip),torch.arange(h)+dy, torch.arange(w)+dx
         self.cols = torch.where(flip, w-1-cols, cols)
 
-    def encodes(self, x:TensorImageBase):
+    def encodes(self, x:TensorImageBase): return self.move(x)
+
+    def move(self, x):
+        "Maps (B,c,h,w), moved as the last batch was"
         (b,c,h,w),r,k = x.shape,self.rows.to(x.device),self.cols.to(x.device)
         inside = ((r>=0)&(r<h))[:,None,:,None] & ((k>=0)&(k<w))[:,None,None,:]
         y = x.gather(2, r.clamp(0,h-1)[:,None,:,None].expand(b,c,h,w)).gather(3, k.clamp(0,w-1)[:,None,None,:].expand(b,c,h,w))
         return y.masked_fill(~inside, 0)
+
+    def move_boxes(self,
+        boxes # (B,K,4) in pixels
+    ):
+        "Boxes, moved as the last batch was; at least a pixel of each stays inside"
+        (h,w),(dy,dx,flip) = (self.rows.shape[1],self.cols.shape[1]),(o.to(boxes.device) for o in self.shift)
+        x0,y0,x1,y1 = boxes.unbind(-1)
+        x0,x1 = torch.where(flip, w-x1, x0)-dx, torch.where(flip, w-x0, x1)-dx
+        size = torch.tensor([w,h], device=boxes.device)
+        lo = torch.stack([x0, y0-dy], -1).clamp(min=0).minimum(size-1)
+        return torch.cat([lo, torch.stack([x1, y1-dy], -1).minimum(size).maximum(lo+1)], -1)
 
 # %% ../nbs/03_data.ipynb #0bd03f8f
 class Item(NamedTuple):
@@ -260,7 +274,16 @@ class PKDataLoader(TfmdDL):
         self.sampler = sampler
         super().__init__(dataset, bs=bs, **kwargs)
 
-    def get_idxs(self): return list(self.sampler) if self.sampler else super().get_idxs()
+    def get_idxs(self):
+        self.order = list(self.sampler) if self.sampler else super().get_idxs()
+        return self.order
+    def __iter__(self):
+        "Batches; `rows` are the places in the data set of the one that was given last"
+        order = None
+        for i,b in enumerate(super().__iter__()):
+            order = self.order if order is None else order # another iteration may begin while this one lasts
+            self.rows = order[i*self.bs:(i+1)*self.bs]
+            yield b
     def __len__(self): return len(self.sampler)//self.bs if self.sampler else super().__len__()
     def new(self, dataset=None, cls=None, **kwargs):
         "Other items need another sampler, or none"

@@ -188,6 +188,7 @@ def reid_learner(
     wd=5e-4, # weight decay
     temperature=None, # of eq. 1: the paper's 1 with pretrained weights, 1/32 of an image's own likeness from scratch
     transfer=True, # part transfer loss between Students and Teachers (Table V: False)
+    fresh_parts=False, # run PANet on every training batch, as the paper, instead of keeping its boxes of each image
     loss_weights=None, # fixed weights of the ID losses of G, S and T, such as (2,1,1), instead of HUL's (Table VI)
     cbs=None, # further callbacks
     path='.', # where `save`, `export` and `fit_two_stage` write
@@ -198,7 +199,7 @@ def reid_learner(
     n_ids = len(dls.vocab)
     net = PMNet(n_ids, arch, n_parts, pretrained=pretrained, **kwargs) if model is None else model
     recalibration = dict(temperature=temperature or 1.) if pretrained or temperature else dict(temperature=1/32, relative=True)
-    masks = PartMasks(None if uniform else panet or PANet(n_ids, arch, pretrained), n_parts, **recalibration) if 'T' in net.heads else None
+    masks = PartMasks(None if uniform else panet or PANet(n_ids, arch, pretrained), n_parts, **recalibration, fresh=fresh_parts) if 'T' in net.heads else None
     learn = _learner(dls, net, masks, margin, label_smoothing, transfer, loss_weights, lr=lr or (1.5e-4 if pretrained else 1e-3), wd=wd, cbs=cbs, path=Path(path))
     learn.from_scratch = not pretrained
     return learn
@@ -289,9 +290,11 @@ def fit_two_stage(self:ReIDLearner,
     if panet_epochs and self.panet is not None: _stage(folder, 'panet', self.panet, partial(self.fit_panet, panet_epochs, panet_lr, panet_bs, cache))
     def fit(checkpoint):
         ckpt = Checkpoint(checkpoint)
+        if self.panet is not None: self.part_masks.folder = folder/'parts'
         self.fit(pmnet_epochs, lr=lr, reset_opt=True, cbs=L(ParamScheduler({'lr': schedule(lr)}), ckpt) + L(cbs))
         return _log(self, ckpt)
     _stage(folder, 'pmnet', self.model, fit)
+    shutil.rmtree(folder/'parts', ignore_errors=True)
     if not (folder/'reid.json').exists(): self.save_pretrained(folder)
 
 def _schedule(learn): return warmup_cos if learn.from_scratch else baseline_steps if isinstance(learn.model, Baseline) else WarmupSteps
@@ -300,7 +303,7 @@ def _describe(learn):
     "What must agree between two runs in one folder"
     items = learn.dls.train_items
     return dict(network=type(learn.model).__name__, **{k:v for k,v in learn.model._hub_mixin_config.items() if k!='pretrained'},
-        **_losses(learn), images=len(items), size=learn.dls.size)
+        **_losses(learn), fresh_parts=getattr(getattr(learn, 'part_masks', None), 'fresh', False), images=len(items), size=learn.dls.size)
 
 def _losses(learn):
     "What was asked of the losses"

@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['component_boxes', 'cluster_boxes', 'pick_boxes', 'uniform_boxes', 'Parts', 'box_masks', 'cut_parts', 'part_masks',
-           'uniform_parts', 'PartMasks']
+           'uniform_parts', 'KeptParts', 'PartMasks']
 
 # %% ../nbs/13_parts.ipynb #d2f5f85b
+import hashlib
+from pathlib import Path
 from typing import NamedTuple
 import cv2
 import numpy as np
@@ -14,6 +16,10 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from fastai.callback.core import Callback
+from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
+from fastprogress.fastprogress import progress_bar
+from .files import write_atomic
+from .data import ColorPatchOcclusion, FlipPadCrop, RandomErasing, Squish
 from .channels import channel_recalibration
 from .panet import PANet
 
@@ -168,8 +174,14 @@ def part_masks(
 ):
     "Algorithm 1, whole"
     boxes = component_boxes(attention)
-    picked = pick_boxes(boxes, cluster_boxes(boxes, n_parts, seed), n_parts, random, generator)
-    return cut_parts(_in_pixels(picked, attention.shape[2:], foreground.shape[2:]), foreground)
+    return _picked(boxes, cluster_boxes(boxes, n_parts, seed), foreground, attention.shape[2:], n_parts, random, generator)
+
+def _picked(boxes, labels, foreground, cells, n_parts, random=False, generator=None, move=None):
+    "`Parts` from boxes on a grid of `cells` (H,W), moved as the `FlipPadCrop` given moved the images"
+    px = _in_pixels(pick_boxes(boxes, labels, n_parts, random, generator), cells, foreground.shape[2:])
+    return cut_parts(px, foreground) if move is None else cut_parts(move.move_boxes(px), move.move(foreground))
+
+def _cells(foreground): return [o//16 for o in foreground.shape[2:]]
 
 def _in_pixels(boxes, cells, pixels):
     "Boxes in cells (H,W) → the pixels (h,w) that they touch"
@@ -198,14 +210,77 @@ def part_masks(self:PANet,
     recalibrate=True # False: boxes from X itself
 ):
     "`Parts` of each image, by PANet in evaluation mode (Fig. 3, lower half)"
+    boxes,labels,foreground = self.part_boxes(x, n_parts, temperature, relative, recalibrate)
+    return _picked(boxes, labels, foreground, _cells(foreground), n_parts, random, generator)
+
+@patch
+@torch.no_grad()
+def part_boxes(self:PANet,
+    x, # images (B,3,H,W)
+    n_parts=3, temperature=1., relative=False, recalibrate=True # as in `part_masks`
+):
+    "Box of each channel (B,C,4) in cells, its cluster (B,C), foreground (B,1,H,W): all of Algorithm 1 but the pick"
     training = self.training
     self.eval()
     try: X = self.encode(x); foreground = self.foreground(X).float()
     finally: self.train(training)
-    attention = channel_recalibration(X, temperature, relative=relative) if recalibrate else X
-    return part_masks(attention, foreground, n_parts, random, generator)
+    boxes = component_boxes(channel_recalibration(X, temperature, relative=relative) if recalibrate else X)
+    return boxes, cluster_boxes(boxes, n_parts), foreground
 
 # %% ../nbs/13_parts.ipynb #43c4e398
+class KeptParts:
+    "Box and cluster of each channel, and the foreground, of a table's images, found once by PANet and kept on disk"
+    def __init__(self,
+        panet, # trained
+        dls, # ReIDDataLoaders: how images are opened
+        folder, # for the files, in a folder of its own for each PANet and settings
+        n_parts=3, temperature=1., relative=False # as in `PANet.part_masks`
+    ):
+        self.panet,self.dls,self.size,self.kw = panet,dls,dls.size,dict(n_parts=n_parts, temperature=temperature, relative=relative)
+        if self.size//16>255: raise ValueError(f"size={self.size}: KeptParts has a byte for a coordinate, enough for 4080 pixels. Use PartMasks(fresh=True).")
+        h = hashlib.sha256(repr(('v1', self.size, sorted(self.kw.items()))).encode())
+        for k,v in panet.state_dict().items(): h.update(k.encode() + v.detach().cpu().contiguous().numpy().tobytes())
+        self.folder = Path(folder)/h.hexdigest()[:16]
+
+    def _place(self, path): return self.folder/hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32]
+    @property
+    def n_bytes(self): return 5*self.panet.n_channels + self.size*self.size//8
+
+    def fill(self,
+        paths, # image files
+        bs=64 # batch size
+    ):
+        "Find what is missing, with a progress bar"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.places = [self._place(p) for p in paths]
+        todo = {o: p for p,o in zip(paths, self.places) if not (o.exists() and o.stat().st_size==self.n_bytes)}
+        if not todo: return self
+        dl,places = self.dls.embed_dl(list(todo.values()), bs=bs),iter(todo)
+        for b in progress_bar(dl, leave=False):
+            x = torch.Tensor.as_subclass(b[0] if isinstance(b, (tuple,list)) else b, torch.Tensor)
+            boxes,labels,fg = self.panet.to(x.device).part_boxes(x, **self.kw)
+            numbers = torch.cat([boxes.flatten(1), labels], 1).byte().cpu().numpy()
+            bits = np.packbits((fg>=.5).flatten(1).cpu().numpy(), axis=1)
+            for n,m,place in zip(numbers, bits, places): write_atomic(place, lambda f: f.write_bytes(n.tobytes() + m.tobytes()))
+        return self
+
+    def read(self,
+        rows # places in the list that `fill` was given
+    ):
+        "(boxes (B,C,4) in cells, clusters (B,C), foreground (B,1,size,size))"
+        a = np.stack([np.frombuffer(self.places[i].read_bytes(), np.uint8) for i in rows])
+        c = self.panet.n_channels
+        numbers,fg = torch.from_numpy(a[:,:5*c]).long(),np.unpackbits(a[:,5*c:], axis=1).reshape(len(a), 1, self.size, self.size)
+        return numbers[:,:4*c].view(-1, c, 4), numbers[:,4*c:], torch.from_numpy(fg).float()
+
+def _only_moved(dl):
+    "Whether nothing but a `FlipPadCrop` moves a loader's images; and that one, if there is one"
+    known = (ToTensor, Squish, IntToFloatTensor, Normalize, FlipPadCrop, ColorPatchOcclusion, RandomErasing)
+    fs = [*dl.after_item.fs, *dl.after_batch.fs]
+    moves = [f for f in fs if isinstance(f, FlipPadCrop)]
+    return all(isinstance(f, known) for f in fs) and len(moves)<=1, *(moves or [None])[:1]
+
+# %% ../nbs/13_parts.ipynb #ec8d7045
 class PartMasks(Callback):
     "Appends `Parts` of each training batch to the network's input (Algorithm 1)"
     order = 10.5
@@ -214,20 +289,39 @@ class PartMasks(Callback):
         n_parts=3, # K
         random=True, # a new pick each step, as the paper; False: always the most central box
         temperature=1., # of eq. 1
-        relative=False # see `channel_recalibration`
+        relative=False, # see `channel_recalibration`
+        fresh=False, # run PANet on every augmented batch, as the paper, instead of keeping its boxes
+        folder=None # for the boxes that are kept; in the learner's model folder by default
     ):
         self.panet,self.n_parts,self.random = panet,n_parts,random
-        self.temperature,self.relative = temperature,relative
+        self.temperature,self.relative,self.fresh,self.folder = temperature,relative,fresh,folder
 
     def before_fit(self):
-        if self.panet is not None: self.panet.eval().to(self.dls.device)
+        self.kept = None
+        if self.panet is None: return
+        self.panet.eval().to(self.dls.device)
+        if self.fresh or hasattr(self.learn, 'lr_finder') or not hasattr(self.dls, 'train_items'): return
+        known,self.move = _only_moved(self.dls.train)
+        if not known: return
+        self.dls.train.__dict__.pop('rows', None)
+        folder = self.folder or self.learn.path/self.learn.model_dir/'parts'
+        self.kept = KeptParts(self.panet, self.dls, folder, self.n_parts, self.temperature, self.relative).fill(list(self.dls.train_items.path))
+
+    def after_fit(self): self.kept = None
 
     def parts(self, x, random=False):
         "`Parts` of images (B,3,H,W): PANet's, or stripes"
         if self.panet is None: return uniform_parts(torch.ones_like(x[:,:1]), self.n_parts)
         return self.panet.to(x.device).part_masks(x, self.n_parts, random, temperature=self.temperature, relative=self.relative)
 
+    def kept_parts(self, rows, device):
+        "`Parts` of a training batch from what was kept, moved as its images were"
+        boxes,labels,fg = (o.to(device) for o in self.kept.read(rows))
+        return _picked(boxes, labels, fg, _cells(fg), self.n_parts, self.random, move=self.move)
+
     def before_batch(self):
         heads = getattr(self.model, 'heads', 'ST')
         if not self.training and 'S' in heads: return
-        self.learn.xb = (*self.xb[:1], self.parts(self.xb[0], random=self.training and self.random))
+        x,rows = self.xb[0],self.dl.__dict__.get('rows') # a loader that wraps ours, as for several processes, has none: fresh parts
+        parts = self.kept_parts(rows, x.device) if self.training and self.kept and rows else self.parts(x, random=self.training and self.random)
+        self.learn.xb = (x, parts)
