@@ -61,7 +61,7 @@ def test_row_is_what_it_says_and_takes_two_steps(name, items):
     if weights: torch.testing.assert_close(net.weights, torch.tensor(weights).float())
     terms = {f'{t}_{j}' for t in ('id','tri') for j in heads} | ({'transfer'} if transfer else set()) | (set() if weights else {f'λ_{j}' for j in heads})
     assert set(learn.loss_func.terms)==terms
-    assert set(_ways(learn, None, None))=={'only','rr','both'} if 'T' in heads else {'only','rr'}
+    assert set(_ways(learn))=={'only','rr','both'} if 'T' in heads else {'only','rr'}
 
 @pytest.mark.parametrize('name', BASELINES)
 def test_baselines_take_two_steps(name, items):
@@ -70,7 +70,7 @@ def test_baselines_take_two_steps(name, items):
     assert isinstance(learn.model, Baseline) and learn.loss_func.margin==.3 and learn.dls.size==(96 if own else 64)
     assert (learn.dls.train.sampler.p, learn.dls.train.sampler.k)==((6,6) if own else (2,4))
     with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=TwoSteps())
-    assert set(learn.loss_func.terms)=={'id_G','tri_G'} and set(_ways(learn, None, None))=={'only','rr'}
+    assert set(learn.loss_func.terms)=={'id_G','tri_G'} and set(_ways(learn))=={'only','rr'}
 
 def test_baseline_recipe():
     lr = baseline_steps(1.)
@@ -95,27 +95,31 @@ def test_other_queries(items):
 @pytest.fixture(scope='module')
 def done(items, tmp_path_factory):
     out = tmp_path_factory.mktemp('tables')/'t'
-    return out, run_tables(items, out, ('baseline_same','exp4'), seeds=2, data='synth', workers=2, **SMALL)
+    others = items[items.split!='train']
+    return out, run_tables(items, out, ('baseline_same','exp4'), seeds=2, data='synth', workers=2, tests=dict(occluded_small=others, vehicleid_small=others.assign(split='gallery', cam=-1)), **SMALL)
 
 def test_runs_are_written_down(done):
     out,runs = done
     assert runs==read_runs(out/'runs.jsonl') and {(r['row'],r['seed']) for r in runs}=={(n,s) for n in ('baseline_same','exp4') for s in (0,1)}
     for r in runs:
         assert r['arguments']==SMALL and r['data']=='synth' and r['ids']==13 and not r['resumed'] and r['seconds']['all']>=r['seconds']['train']>0
-        assert set(r['metrics'])=={'only','rr','occluded_only'} | ({'both','occluded_both'} if r['row']=='exp4' else set()) and len(r['log']['epoch'])==1
+        ways = ['only','both'] if r['row']=='exp4' else ['only']
+        assert set(r['metrics'])=={'rr'} | {t+w for w in ways for t in ('','occluded_','occluded_small_','vehicleid_small_')} and len(r['log']['epoch'])==1
+        for w in ways: assert r['metrics'][f'occluded_small_{w}']==r['metrics'][w] and {'mAP','CMC@1'} <= set(r['metrics'][f'vehicleid_small_{w}']) # the "other" set was the data's own
         assert torch.__version__.startswith(r['versions']['torch'])
     assert runs[0]['metrics']['only']!=runs[0]['metrics']['occluded_only']
-    assert sorted(p.name for p in out.iterdir())==['items.csv','logs','occluded','occluded.csv','runs.jsonl','tables.json'] # unfinished business is gone
+    assert sorted(p.name for p in out.iterdir())==['items.csv','logs','occluded','occluded.csv','occluded_small.csv','runs.jsonl','tables.json','vehicleid_small.csv'] # unfinished business is gone
 
 def test_same_seed_same_numbers(done, items, tmp_path):
     again = run_tables(items, tmp_path/'t', ('exp4',), seeds=1, data='synth', workers=2, **SMALL)[0]
     first = next(r for r in done[1] if (r['row'],r['seed'])==('exp4',0))
-    assert again['metrics']==first['metrics'] and again['log']==first['log']
+    assert again['metrics']=={k: v for k,v in first['metrics'].items() if 'small' not in k} and again['log']==first['log']
 
 def test_tables_show_the_runs(done):
     runs = done[1]
     mine = [100*r['metrics']['both']['mAP'] for r in runs if r['row']=='exp4']
     t = table_of(runs, 'III')
+    assert list(table_of(runs, 'II small').columns)==['CMC@1','CMC@5','seeds'] and list(table_of(runs, 'VII small').index)==[]
     assert list(t.index)==['Exp-4 stripes'] and t.mAP.iloc[0]==f'{np.mean(mine):.1f} ± {np.std(mine, ddof=1):.1f}' and t['paper mAP'].iloc[0]=='79.9'
     assert table_of(runs[:1], table_lines[1].table).loc['Baseline, PMNet\'s size and steps','mAP'].count('±')==0
     text = tables_markdown(runs)
@@ -131,7 +135,7 @@ def test_killed_at_any_moment_it_goes_on(items, path, tmp_path, done):
     time.sleep(2.5) # its children notice
     runs = run_tables(items, tmp_path/'t', ('baseline_same','exp4'), seeds=1, data='synth', workers=2, **SMALL)
     key = lambda r: (r['row'], r['seed'])
-    assert {key(r): r['metrics'] for r in runs}=={key(r): r['metrics'] for r in done[1] if r['seed']==0}
+    assert {key(r): (r['metrics']['only'], r['log']) for r in runs}=={key(r): (r['metrics']['only'], r['log']) for r in done[1] if r['seed']==0}
 
 def test_one_failure_does_not_stop_the_others(items, tmp_path):
     bad = items.copy()

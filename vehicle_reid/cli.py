@@ -143,7 +143,7 @@ def load_data(data, layout, **kwargs):
 
 def _items(data, layout):
     from vehicle_reid import datasets as d
-    return dict(veri=d.read_veri, folder=d.read_folder, table=d.read_table)[layout](data)
+    return dict(veri=d.read_veri, vehicleid=d.read_vehicleid, folder=d.read_folder, table=d.read_table)[layout](data)
 
 # %% ../nbs/53_cli.ipynb #6a7312d7
 def train(*,
@@ -196,7 +196,7 @@ def evaluate(
 # %% ../nbs/53_cli.ipynb #229575be
 def tables(*,
     data:str, # data set: a folder (veri, folder) or a CSV file (table)
-    layout:Layout='veri', # VeRi-776, a folder for each identity, or a table with path, vid, cam, split
+    layout:Literal['veri','vehicleid','folder','table']='veri', # VeRi-776, VehicleID (Table II), a folder for each identity, or a table with path, vid, cam, split
     out:str='tables', # folder for runs.jsonl and tables.md; given again, it goes on
     rows:list=[], # rows to train, such as baseline_same full exp4; all by default
     seeds:int=2, # runs of each
@@ -214,7 +214,7 @@ def tables(*,
 ):
     "Train rows of the paper's tables, each with several seeds, and print them beside the paper's numbers"
     from vehicle_reid.tables import run_tables, table_rows, tables_markdown
-    runs = run_tables(_items(data, layout), out, rows or list(table_rows), seeds, Path(data).name, _given_occluded(data, occluded), workers or None,
+    runs = run_tables(_items(data, layout), out, rows or list(table_rows), seeds, Path(data).name, _tests(data, layout, occluded), workers or None,
         arch=arch, weights=_weights(weights), size=size, panet_epochs=panet_epochs, pmnet_epochs=pmnet_epochs, p=p, k=k, feat_dim=feat_dim, bf16=bf16)
     text = tables_markdown(runs)
     (Path(out)/'tables.md').write_text(text+'\n', encoding='utf-8')
@@ -222,11 +222,13 @@ def tables(*,
 
 def _weights(name): return {'imagenet': True, 'none': False}.get(name, name)
 
-def _given_occluded(data, folder):
-    from vehicle_reid.datasets import read_occluded_veri
-    if not folder: return None
-    df = read_occluded_veri(data, Path(folder)/'query', Path(folder)/'gallery')
-    return dict(queries=df[df.split=='query'], gallery=df[df.split=='gallery'])
+def _tests(data, layout, occluded):
+    "Test sets beside the data's own: VehicleID's three, a given occluded one"
+    from vehicle_reid.datasets import read_occluded_veri, read_vehicleid
+    sizes = [s for s,n in dict(small=800, medium=1600, large=2400).items() if (Path(data)/'train_test_split'/f'test_list_{n}.txt').exists()] if layout=='vehicleid' else []
+    tests = {f'vehicleid_{s}': (df := read_vehicleid(data, s))[df.split!='train'].assign(split='gallery') for s in sizes}
+    if occluded: tests['occluded_small'] = (df := read_occluded_veri(data, Path(occluded)/'query', Path(occluded)/'gallery'))[df.split!='train']
+    return tests
 
 # %% ../nbs/53_cli.ipynb #4fed1c68
 def images_in(folder):

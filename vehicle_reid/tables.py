@@ -18,6 +18,7 @@ from fastai.torch_core import set_seed
 from .files import versions, write_atomic, write_json
 from .datasets import read_table
 from .data import ReIDDataLoaders, occlude_queries
+from .metrics import vehicleid_metrics
 from .learner import _stage, baseline_learner, baseline_tfms, reid_learner
 
 # %% ../nbs/52_tables.ipynb #5d96d924
@@ -44,12 +45,14 @@ class Line(NamedTuple):
     table: str # of the paper
     label: str # in it
     run: str # key of `table_rows`
-    way: str # how it ranks: only (PMNet only), both (PANet + PMNet), rr, or occluded_only, ...
-    paper: tuple = () # mAP, CMC@1, CMC@5 on VeRi-776
+    way: str # how it ranks: only (PMNet only), both (PANet + PMNet), rr; on another test set than the data's: occluded_only, ...
+    paper: tuple = () # its mAP, CMC@1, CMC@5 on VeRi-776; in Table II CMC@1, CMC@5 on VehicleID
 
 table_lines = [Line(*o) for o in [
     ('I', 'Baseline', 'baseline', 'only', (77.2,95.7,97.9)), ('I', 'Baseline, PMNet\'s size and steps', 'baseline_same', 'only'),
     ('I', 'PMNet only', 'full', 'only', (81.5,96.6,98.6)), ('I', 'PANet+PMNet', 'full', 'both', (81.6,96.5,98.6)), ('I', 'PMNet+RR', 'full', 'rr', (89.4,97.0,98.3)),
+    *[(f'II {s}', label, run, f'vehicleid_{s}_{way}', paper) for s,only,both in [('small',(85.2,97.5),(85.3,97.3)), ('medium',(80.7,94.5),(80.5,94.5)), ('large',(77.7,91.8),(77.6,92.2))]
+        for label,run,way,paper in [('Baseline, PMNet\'s size and steps','baseline_same','only',()), ('PMNet only','full','only',only), ('PANet+PMNet','full','both',both)]],
     ('III', 'Exp-1 global only', 'exp1', 'only', (72.4,94.6,97.2)), ('III', 'Exp-2 no Student, no MAM', 'exp2', 'both', (78.6,95.5,98.0)),
     ('III', 'Exp-3 no MAM', 'exp3', 'both', (79.5,96.4,98.2)), ('III', 'Exp-4 stripes', 'exp4', 'both', (79.9,96.3,98.3)), ('III', 'Exp-5 no global head', 'exp5', 'both', (78.1,95.3,97.8)),
     ('III', 'Exp-6 no Student', 'exp6', 'both', (78.3,95.7,98.1)), ('III', 'Exp-7 all', 'full', 'both', (81.6,96.5,98.6)),
@@ -58,8 +61,8 @@ table_lines = [Line(*o) for o in [
     ('V', 'without L_PT', 'no_transfer', 'both', (80.2,96.7,98.6)), ('V', 'all', 'full', 'both', (81.6,96.5,98.6)),
     ('VI', 'weights 1:1:1', 'fixed_111', 'both', (80.5,96.5,98.0)), ('VI', 'weights 2:1:1', 'fixed_211', 'both', (80.4,96.2,98.7)),
     ('VI', 'weights 4:1:1', 'fixed_411', 'both', (79.8,96.4,98.0)), ('VI', 'HUL', 'full', 'both', (81.6,96.5,98.6)),
-    ('VII small', 'Baseline', 'baseline', 'small_only', (60.1,70.7,90.7)), ('VII small', 'Baseline, with patches', 'baseline_patches', 'small_only'),
-    ('VII small', 'PANet+PMNet', 'full_patches', 'small_both', (85.3,96.0,99.7)), ('VII small', 'PMNet only', 'full_patches', 'small_only', (85.7,96.0,99.7)),
+    ('VII small', 'Baseline', 'baseline', 'occluded_small_only', (60.1,70.7,90.7)), ('VII small', 'Baseline, with patches', 'baseline_patches', 'occluded_small_only'),
+    ('VII small', 'PANet+PMNet', 'full_patches', 'occluded_small_both', (85.3,96.0,99.7)), ('VII small', 'PMNet only', 'full_patches', 'occluded_small_only', (85.7,96.0,99.7)),
     ('VII large', 'Baseline', 'baseline', 'occluded_only', (54.5,75.9,85.8)), ('VII large', 'Baseline, PMNet\'s size and steps', 'baseline_same', 'occluded_only'),
     ('VII large', 'Baseline, the same with patches', 'baseline_patches', 'occluded_only'),
     ('VII large', 'PANet+PMNet', 'full_patches', 'occluded_both', (65.7,85.3,91.6)), ('VII large', 'PMNet only', 'full_patches', 'occluded_only', (66.2,86.0,91.8))]]
@@ -74,11 +77,19 @@ def _loaders(row, items, size, p, k):
     if 'batch_tfms' in data: data['batch_tfms'] = data['batch_tfms']()
     return ReIDDataLoaders.from_df(items, size=round(size*row.scale/16)*16, **data)
 
-def _ways(learn, occluded, small):
+def _ways(learn):
     "Name of each way to rank that the network has → arguments of `evaluate`"
-    sets = {'': {}} | ({'occluded_': dict(queries=occluded)} if occluded is not None else {}) | ({'small_': small} if small else {})
-    hows = dict(only={}, rr=dict(rerank=True)) | (dict(both=dict(teachers=True)) if 'T' in learn.model.heads else {})
-    return {s+h: {**a, **b} for s,a in sets.items() for h,b in hows.items() if not (s and h=='rr')}
+    return dict(only={}, rr=dict(rerank=True)) | (dict(both=dict(teachers=True)) if 'T' in learn.model.heads else {})
+
+def _metrics(learn, tests):
+    "Metrics by way on the data's own queries, and by test set and way on others"
+    out = {n: learn.evaluate(**kw) for n,kw in _ways(learn).items()}
+    for t,table in (tests or {}).items():
+        queries,gallery = (table[table.split==s] for s in ('query','gallery'))
+        for n,kw in _ways(learn).items():
+            if n=='rr': continue
+            out[f'{t}_{n}'] = vehicleid_metrics(learn.embed(table, kw.get('teachers')), table.vid)['mean'] if not len(queries) else learn.evaluate(**kw, queries=queries, gallery=gallery if len(gallery) else None)
+    return {n: {m: round(float(v), 5) for m,v in o.items()} for n,o in out.items()}
 
 def run_row(
     name, # key of `table_rows`
@@ -86,8 +97,7 @@ def run_row(
     items, # table with path, vid, cam, split
     folder, # where the run keeps its checkpoints; given again, it goes on
     panet=None, # folder of the seed's PANet, trained there if it is new
-    occluded=None, # table of occluded queries
-    small=None, # dict of `queries` and `gallery` tables: a given occluded test set
+    tests=None, # other test sets by name: tables of queries, with or without a gallery; or of a gallery alone, for VehicleID's ten trials
     arch='resnet50', # timm backbone
     weights=True, # timm's, or False, or a checkpoint file
     size=256, # side of the images, pixels
@@ -111,7 +121,7 @@ def run_row(
     learn.re_id_metrics.every = max(pmnet_epochs//5, 1)
     with learn.no_logging(), learn.no_bar(): learn.fit_two_stage(0, pmnet_epochs, folder=folder)
     seconds = dict(train=round(time.perf_counter()-start, 1))
-    with learn.no_bar(): metrics = {n: {m: round(float(v), 5) for m,v in learn.evaluate(**kw).items()} for n,kw in _ways(learn, occluded, small).items()}
+    with learn.no_bar(): metrics = _metrics(learn, tests)
     seconds['all'] = round(time.perf_counter()-start, 1)
     log = pd.read_csv(folder/'pmnet.csv').round(4)
     device = torch.cuda.get_device_name() if dls.device.type=='cuda' else dls.device.type
@@ -150,9 +160,8 @@ def _job():
     threading.Thread(target=_follow, args=[parent], daemon=True).start()
     if job.pop('one_thread'): torch.set_num_threads(1)
     result = job.pop('result')
-    tables = {o: read_table(job[o]) for o in ('items','occluded') if job.get(o)}
-    small = {o: read_table(v) for o,v in (job.get('small') or {}).items()}
-    write_json(result, run_row(**{**job, **tables, 'small': small or None}))
+    tests = {o: read_table(v) for o,v in job.pop('tests').items()}
+    write_json(result, run_row(**{**job, 'items': read_table(job['items'])}, tests=tests))
 
 def _follow(parent):
     "End with the parent, however that ended: whoever starts the run again must find its folder alone"
@@ -189,7 +198,7 @@ def run_tables(
     names=tuple(table_rows), # keys of `table_rows`
     seeds=2, # how many, 0, 1, ...
     data='', # name of the data set, for the record
-    small=None, # dict of `queries` and `gallery` tables: a given occluded test set (Occluded VeRi small)
+    tests=None, # other test sets by name, see `run_row`, such as occluded_small (Table VII) or vehicleid_large (Table II); `occluded`, the queries with colour patches, is always among them
     workers=None, # runs at once; by default one a GPU, or one on a CPU
     **kwargs # arch, weights, size, panet_epochs, pmnet_epochs, p, k, feat_dim, bf16 of `run_row`
 ): # list of dicts, one a run
@@ -201,13 +210,9 @@ def run_tables(
     gpus = torch.cuda.device_count()
     workers = workers or max(gpus, 1)
     todo = _todo(out, names, seeds)
-    files = dict(items=out/'items.csv', occluded=out/'occluded.csv')
-    if todo:
-        write_atomic(files['items'], lambda f: items.to_csv(f, index=False))
-        occluded = _occluded_queries(items, out/'occluded')
-        write_atomic(files['occluded'], lambda f: occluded.to_csv(f, index=False))
-        if small: small = {k: _kept(v, out/f'small_{k}.csv') for k,v in small.items()}
-    jobs = [dict(name=n, seed=s, folder=str(out/f'{n}-{s}'), panet=str(out/f'panet-{s}'), items=str(files['items']), occluded=str(files['occluded']), small=small, cache=str(out/'masks'), **kwargs) for n,s in todo]
+    files = {}
+    if todo: files = {n: _kept(o, out/f'{n}.csv') for n,o in dict(items=items, occluded=_occluded_queries(items, out/'occluded'), **(tests or {})).items()}
+    jobs = [dict(name=n, seed=s, folder=str(out/f'{n}-{s}'), panet=str(out/f'panet-{s}'), items=files['items'], tests={k: v for k,v in files.items() if k!='items'}, cache=str(out/'masks'), **kwargs) for n,s in todo]
     first = [j for i,j in enumerate(jobs) if _needs_panet(j['name']) and not any(o['seed']==j['seed'] and _needs_panet(o['name']) for o in jobs[:i])]
     for wave in (first, [j for j in jobs if j not in first]): _run_wave(wave, out, workers, gpus, about, kwargs)
     return read_runs(out/'runs.jsonl')
@@ -260,10 +265,10 @@ def _cell(values):
 
 def table_of(
     runs, # what `run_tables` gave, or the path of a runs.jsonl
-    table, # of the paper: I, III, IV, V, VI, VII small, VII large
-    metrics=('mAP','CMC@1','CMC@5')
+    table # of the paper: I, II small, II medium, II large, III, IV, V, VI, VII small, VII large
 ):
-    "DataFrame of one table: ours, and the paper's on VeRi-776"
+    "DataFrame of one table: ours, and the paper's on VeRi-776 (Table II: VehicleID)"
+    metrics = ('CMC@1','CMC@5') if table.startswith('II ') else ('mAP','CMC@1','CMC@5')
     runs = runs if isinstance(runs, list) else read_runs(runs)
     out = {}
     for o in table_lines:
