@@ -58,7 +58,7 @@ def test_kept_is_what_panet_finds(path, panet, tmp_path):
 @pytest.mark.parametrize('workers', [0, 2])
 def test_every_batch_gets_its_own_images_parts(path, panet, tmp_path, workers):
     dls = ReIDDataLoaders.from_veri(path, size=64, p=3, k=2, batch_tfms=[], num_workers=workers)
-    seen = shown(dls, PartMasks(panet, random=False, folder=tmp_path))
+    seen = shown(dls, PartMasks(panet, random=False, keep_in=tmp_path))
     assert len(seen)>3
     for x,parts in seen:
         want = panet.part_masks(x)
@@ -78,14 +78,14 @@ def test_parts_move_with_the_image(path, panet, tmp_path):
             want = panet.part_masks(rest)
             assert torch.equal(parts.boxes, move.move_boxes(want.boxes)) and torch.equal(parts.foreground, move.move((want.foreground>=.5).float()))
             Check.n += 1
-    shown(dls, PartMasks(panet, random=False, folder=tmp_path), [Check()])
+    shown(dls, PartMasks(panet, random=False, keep_in=tmp_path), [Check()])
     assert Check.n>3
 
 def test_another_iteration_in_between_confuses_nothing(path, panet, tmp_path):
     dls = ReIDDataLoaders.from_veri(path, size=64, p=3, k=2, batch_tfms=[], num_workers=0)
     class Peek(Callback):
         def after_batch(self): self.dls.train.one_batch()
-    for x,parts in shown(dls, PartMasks(panet, random=False, folder=tmp_path), [Peek()]): assert torch.equal(parts.boxes, panet.part_masks(x).boxes)
+    for x,parts in shown(dls, PartMasks(panet, random=False, keep_in=tmp_path), [Peek()]): assert torch.equal(parts.boxes, panet.part_masks(x).boxes)
 
 def test_picks_differ_from_step_to_step(path, panet, tmp_path):
     dls = ReIDDataLoaders.from_veri(path, size=64, p=3, k=2, num_workers=0)
@@ -103,7 +103,7 @@ class Counted(PANet):
 def test_fresh_where_asked_or_where_images_move_in_unknown_ways(path, tmp_path, kw, tfms, fresh):
     dls = ReIDDataLoaders.from_veri(path, size=64, p=3, k=2, batch_tfms=tfms, num_workers=0)
     net,Counted.calls = Counted(6, 'resnet10t', pretrained=False),0
-    seen = shown(dls, PartMasks(net, folder=tmp_path, **kw))
+    seen = shown(dls, PartMasks(net, keep_in=tmp_path, **kw))
     assert Counted.calls==(len(seen) if fresh else 1) # one batch of 64 holds all images
 
 # --- never stale

@@ -618,5 +618,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'vehicle_reid.truth._at': ('truth.html#_at', 'vehicle_reid/truth.py'),
                                     'vehicle_reid.truth.foreground_iou': ('truth.html#foreground_iou', 'vehicle_reid/truth.py'),
                                     'vehicle_reid.truth.main_part': ('truth.html#main_part', 'vehicle_reid/truth.py'),
+                                    'vehicle_reid.truth.part_report': ('truth.html#part_report', 'vehicle_reid/truth.py'),
                                     'vehicle_reid.truth.part_scores': ('truth.html#part_scores', 'vehicle_reid/truth.py'),
                                     'vehicle_reid.truth.read_truth': ('truth.html#read_truth', 'vehicle_reid/truth.py')}}}

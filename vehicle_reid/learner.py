@@ -290,7 +290,7 @@ def fit_two_stage(self:ReIDLearner,
     if panet_epochs and self.panet is not None: _stage(folder, 'panet', self.panet, partial(self.fit_panet, panet_epochs, panet_lr, panet_bs, cache))
     def fit(checkpoint):
         ckpt = Checkpoint(checkpoint)
-        if self.panet is not None: self.part_masks.folder = folder/'parts'
+        if self.panet is not None: self.part_masks.keep_in = folder/'parts'
         self.fit(pmnet_epochs, lr=lr, reset_opt=True, cbs=L(ParamScheduler({'lr': schedule(lr)}), ckpt) + L(cbs))
         return _log(self, ckpt)
     _stage(folder, 'pmnet', self.model, fit)

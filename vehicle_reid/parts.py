@@ -26,12 +26,15 @@ from .panet import PANet
 # %% ../nbs/13_parts.ipynb #1d3b297c
 def component_boxes(
     attention, # maps (B,C,H,W)
-    threshold='mean' # each channel's mean, or a number
+    threshold='mean' # each channel's mean; 'half', half way from there to its maximum; or a number
 ):
     "Box x0,y0,x1,y1 of the largest 8-connected component above the threshold in each channel: (B,C,4) int64 (Algorithm 1, lines 2-5)"
     b,c,h,w = attention.shape
-    t = attention.float().mean((2,3), keepdim=True) if threshold=='mean' else threshold
-    above = F.pad((attention > t).flatten(0, 1).byte(), (0,0,0,1)).cpu().numpy()
+    if threshold in ('mean','half'):
+        a = attention.float()
+        mean = a.mean((2,3), keepdim=True)
+        threshold = mean if threshold=='mean' else (mean+a.amax((2,3), keepdim=True))/2
+    above = F.pad((attention > threshold).flatten(0, 1).byte(), (0,0,0,1)).cpu().numpy()
     return torch.from_numpy(_largest(above)).view(b, c, 4).to(attention.device)
 
 def _largest(above):
@@ -207,24 +210,25 @@ def part_masks(self:PANet,
     generator=None, # of the random picks
     temperature=1., # of eq. 1
     relative=False, # the temperature counts in units of the image's mean self-likeness
-    recalibrate=True # False: boxes from X itself
+    recalibrate=True, # False: boxes from X itself
+    threshold='mean' # of `component_boxes`
 ):
     "`Parts` of each image, by PANet in evaluation mode (Fig. 3, lower half)"
-    boxes,labels,foreground = self.part_boxes(x, n_parts, temperature, relative, recalibrate)
+    boxes,labels,foreground = self.part_boxes(x, n_parts, temperature, relative, recalibrate, threshold)
     return _picked(boxes, labels, foreground, _cells(foreground), n_parts, random, generator)
 
 @patch
 @torch.no_grad()
 def part_boxes(self:PANet,
     x, # images (B,3,H,W)
-    n_parts=3, temperature=1., relative=False, recalibrate=True # as in `part_masks`
+    n_parts=3, temperature=1., relative=False, recalibrate=True, threshold='mean' # as in `part_masks`
 ):
     "Box of each channel (B,C,4) in cells, its cluster (B,C), foreground (B,1,H,W): all of Algorithm 1 but the pick"
     training = self.training
     self.eval()
     try: X = self.encode(x); foreground = self.foreground(X).float()
     finally: self.train(training)
-    boxes = component_boxes(channel_recalibration(X, temperature, relative=relative) if recalibrate else X)
+    boxes = component_boxes(channel_recalibration(X, temperature, relative=relative) if recalibrate else X, threshold)
     return boxes, cluster_boxes(boxes, n_parts), foreground
 
 # %% ../nbs/13_parts.ipynb #43c4e398
@@ -291,10 +295,10 @@ class PartMasks(Callback):
         temperature=1., # of eq. 1
         relative=False, # see `channel_recalibration`
         fresh=False, # run PANet on every augmented batch, as the paper, instead of keeping its boxes
-        folder=None # for the boxes that are kept; in the learner's model folder by default
+        keep_in=None # folder for the boxes that are kept; in the learner's model folder by default
     ):
         self.panet,self.n_parts,self.random = panet,n_parts,random
-        self.temperature,self.relative,self.fresh,self.folder = temperature,relative,fresh,folder
+        self.temperature,self.relative,self.fresh,self.keep_in = temperature,relative,fresh,keep_in
 
     def before_fit(self):
         self.kept = None
@@ -304,7 +308,7 @@ class PartMasks(Callback):
         known,self.move = _only_moved(self.dls.train)
         if not known: return
         self.dls.train.__dict__.pop('rows', None)
-        folder = self.folder or self.learn.path/self.learn.model_dir/'parts'
+        folder = self.keep_in or self.learn.path/self.learn.model_dir/'parts'
         self.kept = KeptParts(self.panet, self.dls, folder, self.n_parts, self.temperature, self.relative).fill(list(self.dls.train_items.path))
 
     def after_fit(self): self.kept = None

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd
 import torch
+from fastprogress import fastprogress
 from fastprogress.fastprogress import progress_bar
 from fastai.torch_core import set_seed
 from .files import versions, write_atomic, write_json
 from .datasets import read_table
 from .data import ReIDDataLoaders, occlude_queries
+from .truth import part_report, read_truth
 from .metrics import vehicleid_metrics
 from .learner import _stage, baseline_learner, baseline_tfms, reid_learner
 
@@ -136,6 +138,10 @@ def _panet(folder, seed, items, arch, weights, size, epochs, bf16, cache):
     if bf16: learn.to_bf16()
     folder.mkdir(parents=True, exist_ok=True)
     with learn.no_logging(), learn.no_bar(): _stage(folder, 'panet', learn.panet, partial(learn.fit_panet, epochs, cache=cache))
+    root = Path(items.path.iloc[0]).parents[1]
+    if (root/'truth'/'truth.json').exists() and not (folder/'parts.json').exists():
+        report = part_report(learn.panet.to(dls.device), read_truth(root, n=300), dls)
+        write_json(folder/'parts.json', dict(seed=seed, log=pd.read_csv(folder/'panet.csv').round(4).to_dict('list'), parts=json.loads(report.to_json(orient='index'))))
     return learn.panet
 
 # %% ../nbs/52_tables.ipynb #9255f27a
@@ -156,6 +162,7 @@ def _occluded_queries(items, folder, seed=0):
 
 def _job():
     "What a process of `run_tables` does: one run, read from standard input, its result to a file"
+    fastprogress.NO_BAR = True # a log file is no terminal
     job,parent = json.load(sys.stdin),os.getppid()
     threading.Thread(target=_follow, args=[parent], daemon=True).start()
     if job.pop('one_thread'): torch.set_num_threads(1)
