@@ -414,6 +414,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'vehicle_reid.parts.PartMasks.before_batch': ( 'parts.html#partmasks.before_batch',
                                                                                    'vehicle_reid/parts.py'),
                                     'vehicle_reid.parts.PartMasks.before_fit': ('parts.html#partmasks.before_fit', 'vehicle_reid/parts.py'),
+                                    'vehicle_reid.parts.PartMasks.before_train': ( 'parts.html#partmasks.before_train',
+                                                                                   'vehicle_reid/parts.py'),
                                     'vehicle_reid.parts.PartMasks.kept_parts': ('parts.html#partmasks.kept_parts', 'vehicle_reid/parts.py'),
                                     'vehicle_reid.parts.PartMasks.parts': ('parts.html#partmasks.parts', 'vehicle_reid/parts.py'),
                                     'vehicle_reid.parts.Parts': ('parts.html#parts', 'vehicle_reid/parts.py'),

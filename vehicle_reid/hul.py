@@ -43,10 +43,11 @@ class UncertaintyWeighting(Callback):
         if not hasattr(self.loss_func, 'terms'): raise TypeError("UncertaintyWeighting needs a loss function that keeps its `terms` by name, such as ReIDLoss.")
         if not hasattr(self.model, 'log_var'): raise TypeError("UncertaintyWeighting needs a network with a parameter `log_var`, one log σ² a head, such as PMNet.")
         self.hul = UncertaintyWeights(log_var=self.model.log_var.requires_grad_())
+        if not hasattr(self, 'history'): self.history = []
+        if self.opt is None: return # validation before any training
         if not any(p is self.model.log_var for p in self.opt.all_params().itemgot(0)):
             raise RuntimeError("The optimizer does not hold `model.log_var`, so the HUL weights would never move: let the splitter return it in one of its groups.")
         self.opt.state[self.model.log_var]['do_wd'] = False
-        if not hasattr(self, 'history'): self.history = []
 
     def after_loss(self):
         if not self.training: return

@@ -302,9 +302,11 @@ class PartMasks(Callback):
 
     def before_fit(self):
         self.kept = None
-        if self.panet is None: return
-        self.panet.eval().to(self.dls.device)
-        if self.fresh or hasattr(self.learn, 'lr_finder') or not hasattr(self.dls, 'train_items'): return
+        if self.panet is not None: self.panet.eval().to(self.dls.device)
+
+    def before_train(self):
+        "Here, not in `before_fit`, which fastai calls for a validation, too"
+        if self.kept or self.panet is None or self.fresh or hasattr(self.learn, 'lr_finder') or not hasattr(self.dls, 'train_items'): return
         known,self.move = _only_moved(self.dls.train)
         if not known: return
         self.dls.train.__dict__.pop('rows', None)
