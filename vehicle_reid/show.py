@@ -206,12 +206,12 @@ def _lines(ax, x, cols, title, xlabel):
     "Columns `cols` (name → values) over x, NaN passed over; the legend stands beside the title, off the lines"
     for n,v in cols.items():
         v = np.asarray(v, float); ok = np.isfinite(v)
-        short = re.sub('^(id|tri)_|_loss$', '', n)
+        short = re.sub('^(id|tri|λ)_|_loss$', '', n)
         ax.plot(np.asarray(x)[ok], v[ok], label=short, color=_heads.get(short), lw=1.6, marker='.' if ok.sum()<40 else None)
     _frame(ax, xlabel=xlabel)
     ax.set_title(title, fontsize=9.5, loc='left')
     if len(cols)>1: ax.legend(ncols=len(cols), loc='lower right', bbox_to_anchor=(1.03,.97), fontsize=8, frameon=False, borderpad=.2,
-        handlelength=1, columnspacing=.8, handletextpad=.4)
+        handlelength=.7, columnspacing=.6, handletextpad=.3)
 
 def _frame(ax, **labels):
     "Two light axes and a grid, whole numbers on x"

@@ -287,9 +287,12 @@ def table_of(
 def tables_markdown(
     runs # what `run_tables` gave, or the path of a runs.jsonl
 ):
-    "Every table of which something was run, as Markdown"
-    parts = [(t, table_of(runs, t)) for t in dict.fromkeys(o.table for o in table_lines)]
-    return '\n\n'.join(f'**Table {t}**\n\n{_markdown(df)}' for t,df in parts if len(df))
+    "Every table in which something can be compared, as Markdown"
+    runs = runs if isinstance(runs, list) else read_runs(runs)
+    ran = {r['row'] for r in runs}
+    tables = {t: {o.run for o in table_lines if o.table==t} & ran for t in dict.fromkeys(o.table for o in table_lines)}
+    parts = {t: table_of(runs, t) for t,names in tables.items() if t=='I' or names-{'full'}}
+    return '\n\n'.join(f'**Table {t}**\n\n{_markdown(df)}' for t,df in parts.items() if len(df))
 
 def _markdown(df):
     row = lambda cells: '| ' + ' | '.join(map(str, cells)) + ' |'
