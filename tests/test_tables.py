@@ -35,6 +35,7 @@ MEANS = dict(
     exp4=('GST', MultiScaleAttention, True, True, True, None), exp5=('ST', MultiScaleAttention, False, True, True, None), exp6=('GT', MultiScaleAttention, False, None, False, None),
     full=('GST', MultiScaleAttention, False, True, True, None), full_patches=('GST', MultiScaleAttention, False, True, True, None),
     se=('GST', SqueezeExcitation, False, True, True, None), residual=('GST', ResidualAttention, False, True, True, None),
+    fresh=('GST', MultiScaleAttention, False, True, True, None), detach=('GST', MultiScaleAttention, False, True, True, None),
     no_share=('GST', MultiScaleAttention, False, False, True, None), no_transfer=('GST', MultiScaleAttention, False, True, False, None),
     no_share_no_transfer=('GST', MultiScaleAttention, False, False, False, None), fixed_111=('GST', MultiScaleAttention, False, True, True, (1,1,1)),
     fixed_211=('GST', MultiScaleAttention, False, True, True, (2,1,1)), fixed_411=('GST', MultiScaleAttention, False, True, True, (4,1,1)))
@@ -51,6 +52,8 @@ def test_row_is_what_it_says_and_takes_two_steps(name, items):
     assert ''.join(net.heads)==heads and hasattr(learn, 'part_transfer')==transfer
     assert hasattr(learn, 'part_masks')==('T' in heads) and (learn.panet is None)==(stripes or 'T' not in heads)
     assert [type(s.look[0]) for s in getattr(net, 'streams', [])]==[attention]*3*(attention is not None)
+    if 'T' in heads: assert learn.part_masks.fresh==(name=='fresh')
+    if transfer: assert learn.part_transfer.detach==(name=='detach')
     if share is not None: assert {hasattr(s, 'look_teacher') for s in net.streams}=={not share}
     if weights: assert learn.fixed_weighting.weights==weights and not hasattr(learn, 'uncertainty_weighting')
     assert any(isinstance(o, ColorPatchOcclusion) for o in learn.dls.train.after_batch.fs)==name.endswith('_patches')
@@ -78,10 +81,10 @@ def test_baseline_recipe():
 
 def test_what_the_losses_were_asked_is_saved(items, tmp_path):
     dls = _loaders(table_rows['full'], items, 64, 2, 4)
-    learn = reid_learner(dls, 'resnet10t', pretrained=False, feat_dim=32, uniform=True, transfer=False, loss_weights=(2,1,1), margin=.5)
+    learn = reid_learner(dls, 'resnet10t', pretrained=False, feat_dim=32, uniform=True, transfer='detach', loss_weights=(2,1,1), margin=.5)
     with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=TwoSteps())
     again = ReIDLearner.from_pretrained(learn.save_pretrained(tmp_path/'m'), dls)
-    assert not hasattr(again, 'part_transfer') and tuple(again.fixed_weighting.weights)==(2,1,1) and again.loss_func.margin==.5
+    assert again.part_transfer.detach and tuple(again.fixed_weighting.weights)==(2,1,1) and again.loss_func.margin==.5
 
 def test_other_queries(items):
     learn = build('exp1', items)
@@ -102,7 +105,7 @@ def test_runs_are_written_down(done):
     out,runs = done
     assert runs==read_runs(out/'runs.jsonl') and {(r['row'],r['seed']) for r in runs}=={(n,s) for n in ('baseline_same','exp4') for s in (0,1)}
     for r in runs:
-        assert r['arguments']==SMALL and r['data']=='synth' and r['ids']==13 and not r['resumed'] and r['seconds']['all']>=r['seconds']['train']>0
+        assert r['arguments']==SMALL and r['data']=='synth' and r['ids']==13 and not r['resumed'] and r['seconds']['all']>=r['seconds']['train']>0<=r['seconds']['panet']
         ways = ['only','both'] if r['row']=='exp4' else ['only']
         assert set(r['metrics'])=={'rr'} | {t+w for w in ways for t in ('','occluded_','occluded_small_','vehicleid_small_')} and len(r['log']['epoch'])==1
         for w in ways: assert r['metrics'][f'occluded_small_{w}']==r['metrics'][w] and {'mAP','CMC@1'} <= set(r['metrics'][f'vehicleid_small_{w}']) # the "other" set was the data's own

@@ -309,6 +309,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'vehicle_reid.learner._schedule': ('learner.html#_schedule', 'vehicle_reid/learner.py'),
                                       'vehicle_reid.learner._set_rng_state': ('learner.html#_set_rng_state', 'vehicle_reid/learner.py'),
                                       'vehicle_reid.learner._stage': ('learner.html#_stage', 'vehicle_reid/learner.py'),
+                                      'vehicle_reid.learner._transfer': ('learner.html#_transfer', 'vehicle_reid/learner.py'),
                                       'vehicle_reid.learner.baseline_learner': ('learner.html#baseline_learner', 'vehicle_reid/learner.py'),
                                       'vehicle_reid.learner.baseline_tfms': ('learner.html#baseline_tfms', 'vehicle_reid/learner.py'),
                                       'vehicle_reid.learner.has_fast_bf16': ('learner.html#has_fast_bf16', 'vehicle_reid/learner.py'),

@@ -187,7 +187,7 @@ def reid_learner(
     lr=None, # base learning rate: 1.5e-4 (the paper's) with pretrained weights, 1e-3 from scratch
     wd=5e-4, # weight decay
     temperature=None, # of eq. 1: the paper's 1 with pretrained weights, 1/32 of an image's own likeness from scratch
-    transfer=True, # part transfer loss between Students and Teachers (Table V: False)
+    transfer=True, # part transfer loss between Students and Teachers; False without (Table V), 'detach' to pull the Students alone
     fresh_parts=False, # run PANet on every training batch, as the paper, instead of keeping its boxes of each image
     loss_weights=None, # fixed weights of the ID losses of G, S and T, such as (2,1,1), instead of HUL's (Table VI)
     cbs=None, # further callbacks
@@ -208,7 +208,7 @@ def _learner(dls, net, part_masks=None, margin=0.7, label_smoothing=0., transfer
     "`ReIDLearner` with the callbacks that `net`'s heads call for"
     ours = [LossTerms(), ReIDMetrics()] + L(part_masks)
     if hasattr(net, 'log_var'): ours.append(FixedWeighting(*loss_weights) if loss_weights else UncertaintyWeighting())
-    if transfer and {'S','T'} <= set(net.heads): ours.append(PartTransfer())
+    if transfer and {'S','T'} <= set(net.heads): ours.append(PartTransfer(detach=transfer=='detach'))
     return ReIDLearner(dls, net, loss_func=ReIDLoss(margin, label_smoothing), opt_func=reid_adam, splitter=reid_splitter, cbs=L(ours)+L(cbs), **kwargs)
 
 # %% ../nbs/50_learner.ipynb #ea110291
@@ -305,10 +305,12 @@ def _describe(learn):
     return dict(network=type(learn.model).__name__, **{k:v for k,v in learn.model._hub_mixin_config.items() if k!='pretrained'},
         **_losses(learn), fresh_parts=getattr(getattr(learn, 'part_masks', None), 'fresh', False), images=len(items), size=learn.dls.size)
 
+def _transfer(learn): return ('detach' if learn.part_transfer.detach else True) if hasattr(learn, 'part_transfer') else False
+
 def _losses(learn):
     "What was asked of the losses"
     weights = getattr(learn, 'fixed_weighting', None)
-    return dict(margin=learn.loss_func.margin, label_smoothing=learn.loss_func.label_smoothing, transfer=hasattr(learn, 'part_transfer'),
+    return dict(margin=learn.loss_func.margin, label_smoothing=learn.loss_func.label_smoothing, transfer=_transfer(learn),
         loss_weights=list(weights.weights) if weights else None)
 
 def _stage(folder, name, net, fit):
