@@ -8,7 +8,7 @@ from torch import nn
 from vehicle_reid.all import (Baseline, ColorPatchOcclusion, FixedWeighting, MultiScaleAttention, ReIDLearner, ResidualAttention, SqueezeExcitation, WarmupSteps,
     baseline_learner, baseline_steps, read_veri, reid_learner, synth_veri)
 from vehicle_reid.cli import main
-from vehicle_reid.tables import _learner, _loaders, _ways, read_runs, run_tables, table_lines, table_of, table_rows, tables_markdown
+from vehicle_reid.tables import _learner, _loaders, _waves, _ways, read_runs, run_tables, table_lines, table_of, table_rows, tables_markdown
 
 SMALL = dict(arch='resnet10t', weights=False, size=64, panet_epochs=1, pmnet_epochs=1, p=2, k=4, feat_dim=32)
 
@@ -139,6 +139,14 @@ def test_killed_at_any_moment_it_goes_on(items, path, tmp_path, done):
     runs = run_tables(items, tmp_path/'t', ('baseline_same','exp4'), seeds=1, data='synth', workers=2, **SMALL)
     key = lambda r: (r['row'], r['seed'])
     assert {key(r): (r['metrics']['only'], r['log']) for r in runs}=={key(r): (r['metrics']['only'], r['log']) for r in done[1] if r['seed']==0}
+
+def test_runs_wait_only_for_the_panet_of_their_seed(tmp_path):
+    def wave(jobs): return [[(o['name'], o['panet'][-1]) for o in w] for w in _waves(jobs)]
+    jobs = [dict(name=n, panet=str(tmp_path/f'panet-{s}')) for s in (0,1) for n in ('exp1','full','exp4','exp6','baseline')]
+    free = lambda s: [('exp1',s),('full',s),('exp4',s),('baseline',s)]
+    assert wave(jobs)==[free('0')+free('1'), [('exp6','0'),('exp6','1')]]
+    (tmp_path/'panet-1'/'panet').mkdir(parents=True)
+    assert wave(jobs)==[free('0')+[('exp1','1'),('full','1'),('exp4','1'),('exp6','1'),('baseline','1')], [('exp6','0')]]
 
 def test_one_failure_does_not_stop_the_others(items, tmp_path):
     bad = items.copy()

@@ -54,7 +54,7 @@ def _expanded(rank, k1):
 def _encoding(rank, E, d, k2):
     "V (N,N), sparse, rows of sum 1: weights exp(-d) on R*, averaged over k2 neighbours; `d` holds the distances of E's entries"
     V = sp.csr_matrix((np.exp(-d), (E.row, E.col)), shape=E.shape)
-    V = sp.diags(1/V.sum(1).A1)@V
+    V = sp.diags(1/np.maximum(V.sum(1).A1, 1e-300))@V # where more than k1 images are alike, one may miss itself: its row is empty
     if k2>1: V = _relation(rank, k2)@V/min(k2, rank.shape[1])
     return V.tocsr()
 

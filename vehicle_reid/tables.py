@@ -222,9 +222,17 @@ def run_tables(
     files = {}
     if todo: files = {n: _kept(o, out/f'{n}.csv') for n,o in dict(items=items, occluded=_occluded_queries(items, out/'occluded'), **(tests or {})).items()}
     jobs = [dict(name=n, seed=s, folder=str(out/f'{n}-{s}'), panet=str(out/f'panet-{s}'), items=files['items'], tests={k: v for k,v in files.items() if k!='items'}, cache=str(out/'masks'), **kwargs) for n,s in todo]
-    first = [j for i,j in enumerate(jobs) if _needs_panet(j['name']) and not any(o['seed']==j['seed'] and _needs_panet(o['name']) for o in jobs[:i])]
-    for wave in (first, [j for j in jobs if j not in first]): _run_wave(wave, out, workers, gpus, about, kwargs)
+    for wave in _waves(jobs): _run_wave(wave, out, workers, gpus, about, kwargs)
     return read_runs(out/'runs.jsonl')
+
+def _waves(jobs):
+    "Two lists: what can start at once, and what waits for the PANet of its seed, which the first run that needs it trains"
+    now,later,trained = [],[],set()
+    for j in jobs:
+        waits = _needs_panet(j['name']) and j['panet'] in trained and not (Path(j['panet'])/'panet').exists()
+        (later if waits else now).append(j)
+        if _needs_panet(j['name']): trained.add(j['panet'])
+    return now,later
 
 def _needs_panet(name): return not table_rows[name].baseline and table_rows[name].learner.get('teachers', True) and not table_rows[name].learner.get('uniform')
 
