@@ -8,7 +8,7 @@ from torch import nn
 from vehicle_reid.all import (Baseline, ColorPatchOcclusion, FixedWeighting, MultiScaleAttention, ReIDLearner, ResidualAttention, SqueezeExcitation, WarmupSteps,
     baseline_learner, baseline_steps, read_veri, reid_learner, synth_veri)
 from vehicle_reid.cli import main
-from vehicle_reid.tables import _learner, _loaders, _waves, _ways, read_runs, run_tables, table_lines, table_of, table_rows, tables_markdown
+from vehicle_reid.tables import _learner, _loaders, _waves, _ways, read_runs, run_row, run_tables, table_lines, table_of, table_rows, tables_markdown
 
 SMALL = dict(arch='resnet10t', weights=False, size=64, panet_epochs=1, pmnet_epochs=1, p=2, k=4, feat_dim=32)
 
@@ -42,7 +42,7 @@ MEANS = dict(
 BASELINES = ('baseline','baseline_same','baseline_patches')
 
 def test_no_row_is_forgotten():
-    assert set(table_rows)=={*MEANS, *BASELINES}=={o.run for o in table_lines}
+    assert set(table_rows)=={*MEANS, *BASELINES, 'untrained'}=={o.run for o in table_lines}
     assert [o.table for o in table_lines].count('III')==7 and [o.table for o in table_lines].count('V')==4
 
 @pytest.mark.parametrize('name', MEANS)
@@ -93,6 +93,11 @@ def test_other_queries(items):
         one = learn.evaluate(queries=items[items.split=='query'].iloc[:1])
     pd.testing.assert_series_equal(a, b)
     assert one['mAP']!=a['mAP']
+
+def test_untrained_is_not_trained(items, tmp_path):
+    out,learn = run_row('untrained', 0, items, tmp_path/'r', **SMALL),build('untrained', items)
+    with learn.no_bar(): same = learn.evaluate()
+    assert out['log']=={} and out['metrics']['only']=={k: round(v, 5) for k,v in same.items()} and not (tmp_path/'r').exists()
 
 # --- runs × seeds
 @pytest.fixture(scope='module')

@@ -15,6 +15,7 @@ import numpy as np, pandas as pd
 import torch
 from fastprogress import fastprogress
 from fastprogress.fastprogress import progress_bar
+from fastai.callback.channelslast import ChannelsLast
 from fastai.torch_core import set_seed
 from .files import versions, write_atomic, write_json
 from .datasets import read_table
@@ -30,10 +31,11 @@ class Row(NamedTuple):
     data: dict = {} # arguments of `ReIDDataLoaders`
     baseline: bool = False # `baseline_learner` instead
     scale: float = 1. # of the images' size
+    train: bool = True # False: random weights as they are
 
 _patches = dict(occlusion=.3)
 table_rows = dict(
-    baseline=Row(baseline=True, data=dict(p=6, k=6, batch_tfms=baseline_tfms), scale=1.5), baseline_same=Row(baseline=True),
+    untrained=Row(baseline=True, train=False), baseline=Row(baseline=True, data=dict(p=6, k=6, batch_tfms=baseline_tfms), scale=1.5), baseline_same=Row(baseline=True),
     exp1=Row(dict(students=False, teachers=False)), exp2=Row(dict(students=False, attention='none')), exp3=Row(dict(attention='none')),
     exp4=Row(dict(uniform=True)), exp5=Row(dict(global_head=False)), exp6=Row(dict(students=False)), full=Row(),
     se=Row(dict(attention='se')), residual=Row(dict(attention='residual')),
@@ -51,7 +53,7 @@ class Line(NamedTuple):
     paper: tuple = () # its mAP, CMC@1, CMC@5 on VeRi-776; in Table II CMC@1, CMC@5 on VehicleID
 
 table_lines = [Line(*o) for o in [
-    ('I', 'Baseline', 'baseline', 'only', (77.2,95.7,97.9)), ('I', 'Baseline, PMNet\'s size and steps', 'baseline_same', 'only'),
+    ('I', 'Baseline, untrained', 'untrained', 'only'), ('I', 'Baseline', 'baseline', 'only', (77.2,95.7,97.9)), ('I', 'Baseline, PMNet\'s size and steps', 'baseline_same', 'only'),
     ('I', 'PMNet only', 'full', 'only', (81.5,96.6,98.6)), ('I', 'PANet+PMNet', 'full', 'both', (81.6,96.5,98.6)), ('I', 'PMNet+RR', 'full', 'rr', (89.4,97.0,98.3)),
     *[(f'II {s}', label, run, f'vehicleid_{s}_{way}', paper) for s,only,both in [('small',(85.2,97.5),(85.3,97.3)), ('medium',(80.7,94.5),(80.5,94.5)), ('large',(77.7,91.8),(77.6,92.2))]
         for label,run,way,paper in [('Baseline, PMNet\'s size and steps','baseline_same','only',()), ('PMNet only','full','only',only), ('PANet+PMNet','full','both',both)]],
@@ -72,8 +74,8 @@ table_lines = [Line(*o) for o in [
 
 # %% ../nbs/52_tables.ipynb #23eeb108
 def _learner(row, dls, arch, weights, panet=None, **kwargs):
-    if row.baseline: return baseline_learner(dls, arch, weights)
-    return reid_learner(dls, arch, weights, panet=panet, **{**kwargs, **row.learner})
+    if row.baseline: return baseline_learner(dls, arch, weights, cbs=ChannelsLast())
+    return reid_learner(dls, arch, weights, panet=panet, cbs=ChannelsLast(), **{**kwargs, **row.learner})
 
 def _loaders(row, items, size, p, k):
     data = {'p': p, 'k': k, **row.data}
@@ -123,11 +125,12 @@ def run_row(
     learn = _learner(row, dls, arch, weights, net, feat_dim=feat_dim)
     if bf16: learn.to_bf16()
     learn.re_id_metrics.every = max(pmnet_epochs//5, 1)
-    with learn.no_logging(), learn.no_bar(): learn.fit_two_stage(0, pmnet_epochs, folder=folder)
+    if row.train:
+        with learn.no_logging(), learn.no_bar(): learn.fit_two_stage(0, pmnet_epochs, folder=folder)
     seconds['train'] = round(time.perf_counter()-start-seconds['panet'], 1)
     with learn.no_bar(): metrics = _metrics(learn, tests)
     seconds['all'] = round(time.perf_counter()-start, 1)
-    log = pd.read_csv(folder/'pmnet.csv').round(4)
+    log = pd.read_csv(folder/'pmnet.csv').round(4) if row.train else pd.DataFrame()
     device = torch.cuda.get_device_name() if dls.device.type=='cuda' else dls.device.type
     return dict(row=name, seed=seed, metrics=metrics, seconds=seconds, resumed=resumed, device=device, threads=torch.get_num_threads(),
         log={c: [None if np.isnan(v) else v for v in log[c]] for c in log.columns}, versions=versions())
