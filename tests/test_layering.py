@@ -33,6 +33,7 @@ def module(nb):
     m = re.search(r'^#\|\s*default_exp\s+(\S+)', '\n'.join(source(nb)), re.M)
     return m and m[1]
 def number(nb): return int(re.match(r'\d+', nb.name)[0])
+DEFERRED = {('metrics','monitor')} # `metrics.ReIDMetrics` is found when asked for, so that `metrics` alone loads no fastai
 RANK = {m: number(nb) for nb in NOTEBOOKS if (m := module(nb))}
 def imported(code):
     "(module of ours, names) of each import statement in `code`"
@@ -54,12 +55,12 @@ def test_a_notebook_imports_only_lower_numbers(nb):
     for code in source(nb):
         for m,_ in imported(re.sub(r'^\s*[%!].*$', '', code, flags=re.M)):
             if m=='all': assert number(nb)>=53, f'{nb.name} imports vehicle_reid.all'
-            else: assert m==module(nb) or RANK[m]<number(nb), f'{nb.name} imports {m} ({RANK[m]})'
+            else: assert m==module(nb) or RANK[m]<number(nb) or (module(nb),m) in DEFERRED, f'{nb.name} imports {m} ({RANK[m]})'
 
 @pytest.mark.parametrize('mod', RANK)
 def test_a_module_imports_only_lower_numbers_and_no_star(mod):
     code = (ROOT/f'vehicle_reid/{mod}.py').read_text(encoding='utf-8')
-    for m,names in imported(code): assert RANK[m]<RANK[mod], f'{mod} ({RANK[mod]}) imports {m} ({RANK[m]})'
+    for m,names in imported(code): assert RANK[m]<RANK[mod] or (mod,m) in DEFERRED, f'{mod} ({RANK[mod]}) imports {m} ({RANK[m]})'
     stars = [o.module for o in ast.walk(ast.parse(code)) if isinstance(o, ast.ImportFrom) and any(a.name=='*' for a in o.names)]
     assert not stars, f'{mod} imports * from {stars}: name what is needed'
 

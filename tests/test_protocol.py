@@ -1,5 +1,5 @@
 "Ranking metrics against slow literal loops and scikit-learn; the callback inside fastai's loop"
-import warnings
+import subprocess, sys, warnings
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import average_precision_score
@@ -14,7 +14,8 @@ from fastai.learner import Learner, load_learner
 from fastai.metrics import accuracy
 from vehicle_reid import metrics
 from vehicle_reid.losses import LossTerms
-from vehicle_reid.metrics import rank_metrics, evaluate_features, vehicleid_metrics, ReIDMetrics
+from vehicle_reid.metrics import rank_metrics, evaluate_features, vehicleid_metrics
+from vehicle_reid.monitor import ReIDMetrics
 
 def slow(dist, q_ids, g_ids, q_cams, g_cams, ks):
     "Query by query, image by image"
@@ -101,6 +102,31 @@ def test_read_only_arrays_are_taken_without_a_warning():
     for o in (d,qi,gi): o.setflags(write=False)
     with warnings.catch_warnings(): warnings.simplefilter('error'); rank_metrics(d, qi, gi)
 
+SPREADS = dict(even=lambda r,n: r.random(n), few_levels=lambda r,n: r.integers(0, 5, n), outlier=lambda r,n: np.r_[r.random(n-1), -1e30], subnormal=lambda r,n: r.random(n)*1e-42,
+    huge=lambda r,n: r.choice([-3e38,0,3e38], n)*r.random(n), zeros=lambda r,n: r.choice([-0.,0.], n), one_far_hit=lambda r,n: r.random(n)**20)
+
+@pytest.mark.parametrize('spread', SPREADS)
+@pytest.mark.parametrize('n_ids', [2,40,1000])
+@pytest.mark.parametrize('dtype', ['float32','float64'])
+def test_counting_ranks_as_sorting_does(spread, n_ids, dtype):
+    "Both ways to rank, over distributions that fill the bins in awkward ways; and with that the way of a GPU, on the CPU"
+    r = np.random.default_rng(0); Q,G = 12,1500
+    d = np.stack([SPREADS[spread](r, G) for _ in range(Q)]).astype(dtype)
+    args = r.integers(0, n_ids, Q),r.integers(0, n_ids, G),r.integers(-1, 3, Q),r.integers(-1, 3, G)
+    counted = next(metrics._rank_by_count([d.copy()], [slice(0, Q)], *args))
+    sorted_ = next(metrics._rank_on_device([torch.tensor(d)], [slice(0, Q)], *map(torch.tensor, args)))
+    for a,b in zip(counted, sorted_): np.testing.assert_allclose(a, b, rtol=1e-12)
+
+def test_the_distances_given_stay_as_they_are():
+    d,qi,gi,qc,gc = case(0); before = d.copy()
+    rank_metrics(d, qi, gi, qc, gc); rank_metrics(torch.from_numpy(d), qi, gi, qc, gc)
+    assert (d==before).all()
+
+def test_metrics_alone_load_no_fastai():
+    code = "import sys, vehicle_reid.metrics as m; bad = {'fastai','torchvision','matplotlib','cv2','timm'} & set(sys.modules); assert not bad, bad; assert m.ReIDMetrics.__name__=='ReIDMetrics'; assert 'fastai' in sys.modules"
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True); assert not done.returncode, done.stderr
+    with pytest.raises(AttributeError, match='no attribute'): metrics.nothing_such
+
 @pytest.mark.parametrize('chunk', [1,5,256])
 @pytest.mark.parametrize('kind', [torch.tensor, np.asarray])
 def test_features_equal_matrix(chunk, kind):
@@ -110,15 +136,15 @@ def test_features_equal_matrix(chunk, kind):
 
 def test_blocks_do_not_show(monkeypatch):
     d,qi,gi,qc,gc = case(5, Q=30, ties=True); whole = rank_metrics(d, qi, gi, qc, gc)
-    rows = []; real = metrics._rank_block
-    monkeypatch.setattr(metrics, '_rank_block', lambda d,*a: rows.append(len(d)) or real(d,*a))
+    rows = []; real = metrics._rank_rows
+    monkeypatch.setattr(metrics, '_rank_rows', lambda d,*a: rows.append(len(d)) or real(d,*a))
     q,g = d[:,:6],np.random.default_rng(0).integers(0, 5, (40,6)).astype(float)
     evaluate_features(q, g, qi, gi, chunk=7); assert rows==[7,7,7,7,2]
     same(whole, rank_metrics(d, qi, gi, qc, gc))
 
 def test_memory_is_bounded(monkeypatch):
-    seen = []; real = metrics._rank_block
-    monkeypatch.setattr(metrics, '_rank_block', lambda d,*a: seen.append(d.numel()) or real(d,*a))
+    seen = []; real = metrics._rank_rows
+    monkeypatch.setattr(metrics, '_rank_rows', lambda d,*a: seen.append(d.size) or real(d,*a))
     r = np.random.default_rng(0); q,g = r.random((20,2), dtype='f'),r.random((300000,2), dtype='f'); qi,gi = np.arange(20),np.arange(300000)%20
     m = evaluate_features(q, g, qi, gi); same(m, rank_metrics(-q@g.T, qi, gi))
     assert max(seen)<=2**22 and sum(seen)==2*20*300000

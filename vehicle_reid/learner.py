@@ -33,8 +33,9 @@ from .pmnet import PMNet, Baseline
 from .losses import ReIDLoss, LossTerms
 from .transfer import PartTransfer
 from .hul import FixedWeighting, UncertaintyWeighting
-from .metrics import ReIDMetrics, evaluate_features, rank_metrics
+from .metrics import evaluate_features, rank_metrics
 from .rerank import k_reciprocal_rerank
+from .monitor import ReIDMetrics
 from . import show
 
 # %% ../nbs/50_learner.ipynb #bcff18a0

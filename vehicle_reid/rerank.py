@@ -9,24 +9,31 @@ __all__ = ['k_reciprocal_rerank', 'k_reciprocal_rerank_dist']
 import numpy as np
 import scipy.sparse as sp
 import torch
-from .metrics import _check_2d, _check_finite
+from fastprogress.fastprogress import progress_bar
+from .metrics import _ahead, _check_2d, _check_finite
 
 # %% ../nbs/41_rerank.ipynb #6afd39b6
 def _nearest(d, k):
     "Columns of the k smallest of each row, ties by column, as a full stable sort would give"
-    v,i = d.topk(min(k, d.shape[1]), largest=False)
-    i = i.sort(1).values
+    k = min(k, d.shape[1])
+    v,i = d.topk(min(k+1, d.shape[1]), largest=False)
+    i = i[:,:k].sort(1).values
     i = i.gather(1, d.gather(1, i).argsort(dim=1, stable=True))
-    tied = (d<=v[:,-1:]).sum(1)>i.shape[1]
-    if tied.any(): i[tied] = d[tied].argsort(dim=1, stable=True)[:,:i.shape[1]]
+    tied = v[:,k-1]==v[:,-1] if v.shape[1]>k else torch.zeros(0, dtype=torch.bool)
+    if tied.any(): i[tied] = d[tied].argsort(dim=1, stable=True)[:,:k]
     return i
 
-def _neighbours(rows, N, k):
-    "k nearest images (N,k) and the largest distance (N,) of each image; `rows(slice)` gives distances"
-    out,step = [],max(1, 2**22//N)
-    for i in range(0, N, step):
-        d = rows(slice(i, i+step))
-        out.append([o.cpu().numpy() for o in (_nearest(d, k), d.amax(1))])
+def _step(N): return max(1, 2**22//N)
+def _bar(it, total, n): return progress_bar(it, total=total, leave=False) if n>30_000 else it # below, it is a matter of seconds
+
+def _neighbours(rows, N, k, first=None):
+    "k nearest images (N,k) and the largest distance (N,) of each image; `rows(slice)` gives distances, of which `first` (Q,N-Q) keeps a corner"
+    out,step = [],_step(N)
+    slices = [slice(i, min(i+step, N)) for i in range(0, N, step)]
+    Q = 0 if first is None else len(first)
+    for s,d in zip(slices, _bar(_ahead(rows, slices), len(slices), N)):
+        if s.start<Q: first[s] = d[:Q-s.start,Q:].cpu().numpy()
+        out.append([o.cpu().numpy() for o in (_nearest(d, k).int(), d.amax(1))])
     rank,top = map(np.concatenate, zip(*out))
     return rank, np.where(top>0, top, 1)
 
@@ -54,7 +61,7 @@ def _expanded(rank, k1):
 def _encoding(rank, E, d, k2):
     "V (N,N), sparse, rows of sum 1: weights exp(-d) on R*, averaged over k2 neighbours; `d` holds the distances of E's entries"
     V = sp.csr_matrix((np.exp(-d), (E.row, E.col)), shape=E.shape)
-    V = sp.diags(1/np.maximum(V.sum(1).A1, 1e-300))@V # where more than k1 images are alike, one may miss itself: its row is empty
+    V = sp.diags(1/np.maximum(V.sum(1).A1, np.finfo(V.dtype).tiny))@V # where more than k1 images are alike, one may miss itself: its row is empty
     if k2>1: V = _relation(rank, k2)@V/min(k2, rank.shape[1])
     return V.tocsr()
 
@@ -71,15 +78,14 @@ def _jaccard(V, n_query):
         yield 1 - m/(2-m)
 
 # %% ../nbs/41_rerank.ipynb #5f3663f6
-def _rerank(rows, pairs, N, n_query, k1, k2, lambda_value):
-    "(Q,G) float64 array from functions that give the squared distances of a slice of images to all, and of pairs"
-    rank,top = _neighbours(rows, N, max(k1+1, k2))
+def _rerank(rows, pairs, dtype, N, n_query, k1, k2, lambda_value):
+    "(Q,G) array from functions that give the squared distances of a slice of images to all, and of pairs"
+    out = np.empty((n_query, N-n_query), dtype=dtype)
+    rank,top = _neighbours(rows, N, max(k1+1, k2), out)
     E = _expanded(rank, k1)
     V = _encoding(rank, E, pairs(E.row, E.col)/top[E.row], k2)
-    out = np.empty((n_query, N-n_query), dtype=np.float32 if top.dtype==np.float32 else float)
-    for p,d_J in enumerate(_jaccard(V, n_query)):
-        if p%256==0: d = rows(slice(p, min(p+256, n_query)))[:,n_query:].cpu().numpy()
-        out[p] = (1-lambda_value)*d_J + lambda_value*d[p%256]/top[p]
+    out *= lambda_value/top[:n_query,None]
+    for p,d_J in enumerate(_bar(_jaccard(V, n_query), n_query, n_query)): out[p] += (1-lambda_value)*d_J
     return out
 
 # %% ../nbs/41_rerank.ipynb #8e56f021
@@ -96,6 +102,14 @@ def _tensor(x):
     x = x.detach() if isinstance(x, torch.Tensor) else torch.tensor(x)
     return x if x.dtype==torch.float64 else x.float()
 
+def _product(a, b, out):
+    "a @ b.T into `out`; on the CPU by numpy, whose product was the faster one where we measured"
+    if a.device.type=='cpu': np.matmul(a.numpy(), b.numpy().T, out=out.numpy())
+    else: torch.matmul(a, b.T, out=out)
+    return out
+
+def _dtype(x): return float if x.dtype==torch.float64 else np.float32
+
 # %% ../nbs/41_rerank.ipynb #f0e6ed15
 def k_reciprocal_rerank(
     q, # features of the queries (Q,D); numpy or torch, any device
@@ -108,21 +122,28 @@ def k_reciprocal_rerank(
     for o,n in ((q,'q'),(g,'g')): _check_2d(o, n, '(images, features)'); _check_finite(o, n)
     if q.shape[1]!=g.shape[1]: raise ValueError(f"q has {q.shape[1]} features an image and g has {g.shape[1]}: both must come from the same network.")
     x = torch.cat([_tensor(q), _tensor(g)])
-    x = x - x.mean(0) # changes no distance, saves digits
+    x -= x.mean(0) # changes no distance, saves digits
     N,Q = len(x),len(q)
     _check_args(Q, N, k1, k2, lambda_value)
-    norm = x.square().sum(1)
+    norm,step = x.square().sum(1),_step(N)
+    blocks = [x.new_empty(min(step, N), N) for _ in range(2)] # one is read while the next is made
     def rows(s):
-        d = (norm[s,None] + norm - 2*x[s]@x.T).clamp(min=0)
+        d = _product(-2*x[s], x, blocks[s.start//step%2][:s.stop-s.start]).add_(norm).add_(norm[s,None]).clamp_(min=0)
         i = torch.arange(len(d), device=d.device)
         d[i,i+s.start] = 0
         return d
-    return _like(_rerank(rows, lambda i,j: _pairs(x, i, j), N, Q, k1, k2, lambda_value), q)
+    return _like(_rerank(rows, lambda i,j: _pairs(x, i, j), _dtype(x), N, Q, k1, k2, lambda_value), q)
 
 def _pairs(x, i, j):
     "Squared distances of the pairs (i,j), a few million numbers at a time"
-    n = -(-len(i)*x.shape[1]//2**21)
-    return np.concatenate([(x[a]-x[b]).square().sum(1).cpu().numpy() for a,b in zip(np.array_split(i, n), np.array_split(j, n))])
+    i,j = (torch.as_tensor(o, device=x.device).long() for o in (i,j))
+    out,step = x.new_empty(len(i)),max(1, 2**19//x.shape[1])
+    a,b = (x.new_empty(min(step, len(i)), x.shape[1]) for _ in range(2)) # used again: some allocators give back none of many short-lived blocks
+    for n in range(0, len(i), step):
+        s = slice(n, min(n+step, len(i)))
+        u,v = (torch.index_select(x, 0, o[s], out=c[:s.stop-n]) for o,c in ((i,a),(j,b)))
+        torch.sum(u.sub_(v).square_(), 1, out=out[s])
+    return out.cpu().numpy()
 
 # %% ../nbs/41_rerank.ipynb #5fac5192
 def k_reciprocal_rerank_dist(
@@ -136,4 +157,4 @@ def k_reciprocal_rerank_dist(
     if dist.shape!=(N,N): raise ValueError(f"dist has shape {tuple(dist.shape)}; needed are the distances between all images, queries first, then gallery: a square matrix.")
     _check_args(n_query, N, k1, k2, lambda_value)
     d = _tensor(dist).T
-    return _like(_rerank(lambda s: d[s], lambda i,j: d[i,j].cpu().numpy(), N, n_query, k1, k2, lambda_value), dist)
+    return _like(_rerank(lambda s: d[s], lambda i,j: d[i,j].cpu().numpy(), _dtype(d), N, n_query, k1, k2, lambda_value), dist)
