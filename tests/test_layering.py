@@ -73,7 +73,7 @@ def test_maths_stands_without_the_learner(mod):
 def test_all_lists_every_module_once_in_order():
     code = (ROOT/'vehicle_reid/all.py').read_text(encoding='utf-8')
     listed = re.findall(r'^from vehicle_reid\.(\w+) import \*$', code, re.M)
-    assert listed==[m for m in RANK if m!='cli']
+    assert listed==[m for m in RANK if m not in ('cli','words')] # words needs numba, an extra
     assert code.index('fastai.vision.all') < code.index('vehicle_reid.'+listed[0]), 'ours come last, so that ours stand'
 
 @pytest.mark.parametrize('name', PUBLIC)

@@ -17,6 +17,8 @@ MODULES = sorted((ROOT/'vehicle_reid').glob('*.py'))
 IMPORTED = {'opencv-python-headless': 'cv2', 'scikit-learn': 'sklearn', 'pillow': 'PIL'}
 WITH_FASTAI = {'fastcore', 'fastprogress', 'fasttransform', 'scipy', 'packaging', 'yaml', 'requests'} # fastai requires these itself
 
+FAST = {'words'} # modules of the optional extra `fast`
+
 def requirements(key='requirements'): return [Requirement(o) for o in META[key].split()]
 def imports(path):
     for o in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
@@ -37,7 +39,7 @@ def test_description_is_the_books_promise():
     assert promise, 'the first cell of index.ipynb is `# title` and `> one line`'
     assert promise[1].strip().rstrip('.')==META['description'].rstrip('.')
 
-@pytest.mark.parametrize('key', ['requirements', 'dev_requirements'])
+@pytest.mark.parametrize('key', ['requirements', 'fast_requirements', 'dev_requirements'])
 def test_requirements_parse(key):
     rs = requirements(key)
     assert len({r.name for r in rs})==len(rs), 'one is named twice'
@@ -53,8 +55,9 @@ def test_installed_versions_satisfy_the_bounds():
         assert r.specifier.contains(v, prereleases=True), f'{r} but {v} is installed'
 
 def test_what_is_imported_is_required_and_the_reverse():
-    names = {IMPORTED.get(r.name, r.name) for r in requirements()}
-    used = {o for p in MODULES for o in imports(p)} - set(sys.stdlib_module_names) - {'vehicle_reid'}
+    names,fast = ({IMPORTED.get(r.name, r.name) for r in requirements(k)} for k in ('requirements','fast_requirements'))
+    used = {o for p in MODULES if p.stem not in FAST for o in imports(p)} - set(sys.stdlib_module_names) - {'vehicle_reid'}
+    assert fast <= {o for m in FAST for o in imports(ROOT/f'vehicle_reid/{m}.py')} <= fast|names
     assert used <= names|WITH_FASTAI, f'imported, not in settings.ini: {used-names-WITH_FASTAI}'
     assert names <= used|{'torchvision'}, f'in settings.ini, never imported: {names-used}' # torchvision: timm and fastai need the build that fits torch
 

@@ -10,7 +10,6 @@ __all__ = ['component_boxes', 'cluster_boxes', 'pick_boxes', 'uniform_boxes', 'P
 import hashlib
 from pathlib import Path
 from typing import NamedTuple
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,7 @@ from fastai.callback.core import Callback
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
 from fastprogress.fastprogress import progress_bar
 from .files import write_atomic
+from .components import largest_boxes
 from .data import ColorPatchOcclusion, FlipPadCrop, RandomErasing, Squish
 from .channels import channel_recalibration
 from .panet import PANet
@@ -34,20 +34,7 @@ def component_boxes(
         a = attention.float()
         mean = a.mean((2,3), keepdim=True)
         threshold = mean if threshold=='mean' else (mean+a.amax((2,3), keepdim=True))/2
-    above = F.pad((attention > threshold).flatten(0, 1).byte(), (0,0,0,1)).cpu().numpy()
-    return torch.from_numpy(_largest(above)).view(b, c, 4).to(attention.device)
-
-def _largest(above):
-    "Boxes (N,4) int64 of the largest components of N maps (N,h+1,w) of 0 and 1, whose last rows are empty"
-    n,h,w = above.shape
-    boxes = np.tile(np.array([0,0,w,h-1]), (n,1))
-    _,_,stats,_ = cv2.connectedComponentsWithStats(above.reshape(-1, w), connectivity=8)
-    x,y,bw,bh,area = stats[1:].T.astype(np.int64)
-    i,y = np.divmod(y, h)
-    order = np.lexsort((x, y, -area, i))
-    first = order[np.unique(i[order], return_index=True)[1]]
-    boxes[i[first]] = np.stack([x, y, x+bw, y+bh], 1)[first]
-    return boxes
+    return largest_boxes((attention > threshold).flatten(0, 1)).view(b, c, 4)
 
 # %% ../nbs/13_parts.ipynb #6ded02cc
 def _centers(boxes):
