@@ -5,7 +5,7 @@ from hypothesis import given, settings, strategies as st
 from sklearn.cluster import KMeans
 from vehicle_reid.channels import channel_recalibration
 from vehicle_reid.panet import PANet
-from vehicle_reid.parts import PartMasks, box_masks, cluster_boxes, component_boxes, cut_parts, part_masks, pick_boxes, uniform_boxes, uniform_parts
+from vehicle_reid.parts import PartMasks, _Places, box_masks, cluster_boxes, component_boxes, cut_parts, part_masks, pick_boxes, uniform_boxes, uniform_parts
 
 def rand(*shape, seed=0): return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -205,3 +205,19 @@ def test_panet_part_masks_and_its_callback():
     assert not torch.equal(raw.boxes, parts.boxes) or not torch.equal(rel.boxes, parts.boxes)
     for a,b in zip(PartMasks(panet, temperature=1/32, relative=True).parts(x), rel): torch.testing.assert_close(a, b)
     with pytest.raises(ValueError, match='multiples of 16'): panet.part_masks(torch.randn(1,3,60,64))
+
+@pytest.mark.parametrize('scale,n_parts', [(1,3),(1,5),(16,3)], ids=['places','places, K=5','points'])
+def test_clusters_are_as_tight_as_those_of_scikit_learn(scale, n_parts):
+    "Centres on few places, and on so many that each box is its own"
+    r = np.random.default_rng(0)
+    lo = r.integers(0, 8*scale, (4,600,2)); hi = lo + r.integers(1, 5*scale, (4,600,2))
+    boxes = torch.from_numpy(np.concatenate([lo, hi], 2)); p = (lo+hi)/2
+    assert (_Places.from_boxes(boxes).n.shape[1]<600) == (scale==1)
+    def inertia(labels): return sum(((x[l==k]-x[l==k].mean(0))**2).sum() for x,l in zip(p, labels) for k in np.unique(l))
+    ours,theirs = inertia(cluster_boxes(boxes, n_parts).numpy()),inertia([KMeans(n_parts, n_init=10, random_state=0).fit_predict(x) for x in p])
+    assert ours<=1.01*theirs
+
+def test_clusters_of_an_image_do_not_depend_on_the_batch():
+    r = np.random.default_rng(0); lo = r.integers(0, 6, (5,300,2)); lo[0] += 9
+    boxes = torch.from_numpy(np.concatenate([lo, lo+r.integers(1, 5, (5,300,2))], 2)); whole = cluster_boxes(boxes)
+    for i in range(5): assert torch.equal(cluster_boxes(boxes[i:i+1])[0], whole[i])

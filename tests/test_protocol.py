@@ -176,15 +176,22 @@ def test_vehicleid():
     assert (vehicleid_metrics(np.eye(8)[ids], ids)['mean']==1).all()
     with pytest.raises(ValueError, match='25 features came with 24 ids'): vehicleid_metrics(f, ids[1:])
 
-def test_vehicleid_gallery_is_one_random_image_an_identity(monkeypatch):
-    seen = []; real = metrics.evaluate_features
-    monkeypatch.setattr(metrics, 'evaluate_features', lambda q,g,qi,gi,**k: seen.append((q,g,qi,gi)) or real(q, g, qi, gi, **k))
-    ids = np.array([3,1,1,3,2,2,1]); x = np.arange(7.)[:,None]
-    vehicleid_metrics(x, ids, n_trials=20)
-    for q,g,qi,gi in seen:
-        assert sorted(gi)==[1,2,3] and len(q)==4 and set(q[:,0])|set(g[:,0])==set(range(7))
-        np.testing.assert_array_equal(ids[g[:,0].astype(int)], gi); np.testing.assert_array_equal(ids[q[:,0].astype(int)], qi)
-    assert len({tuple(g[:,0]) for _,g,_,_ in seen})>5
+def test_vehicleid_gallery_is_one_random_image_an_identity():
+    ids = np.array([3,1,1,3,2,2,1]); seen = list(metrics._galleries(ids, 20, 0))
+    for q,g in seen: assert sorted(ids[g])==[1,2,3] and sorted([*q,*g])==list(range(7))
+    assert len({tuple(g) for _,g in seen})>5
+
+@pytest.mark.parametrize('levels', [2,1000])
+def test_vehicleid_shares_features_and_changes_nothing(levels):
+    "Against a ranking of its own for each trial, as a GPU does it; with few levels ties abound"
+    r = np.random.default_rng(0); ids = r.permutation(np.repeat(r.choice(10**6, 90, replace=False), r.integers(1, 9, 90)))
+    x = r.integers(0, levels, (len(ids),4)).astype('f')
+    shared = vehicleid_metrics(x, ids, 6, 1, ks=(1,3,20))
+    rows = [evaluate_features(x[q], x[g], ids[q], ids[g], ks=(1,3,20)).series() for q,g in metrics._galleries(ids, 6, 1)]
+    np.testing.assert_allclose(shared['mean'], pd.DataFrame(rows).mean(), rtol=1e-12); np.testing.assert_allclose(shared['std'], pd.DataFrame(rows).std(), rtol=1e-9)
+
+def test_vehicleid_needs_a_second_image_of_some_identity():
+    with pytest.raises(ValueError, match='None of the'): vehicleid_metrics(np.ones((3,2)), [1,2,3])
 
 # --- the callback ---
 C = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))

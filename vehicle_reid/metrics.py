@@ -216,13 +216,38 @@ def vehicleid_metrics(
     "Gallery of one random image an identity, the rest are queries: mean and spread over trials (Sec. IV-A2)"
     ids = np.asarray(ids.cpu() if isinstance(ids, torch.Tensor) else ids)
     if len(ids)!=len(features): raise ValueError(f"{len(features)} features came with {len(ids)} ids: pass one id an image.")
-    rng,rows = np.random.default_rng(seed),[]
-    for _ in range(n_trials):
+    _check_2d(features, 'features', '(images, features)')
+    galleries = list(_galleries(ids, n_trials, seed))
+    if not len(galleries[0][0]): raise _no_match(0, len(ids), False)
+    if _gpu(features): rows = [evaluate_features(features[q], features[g], ids[q], ids[g], ks=ks).series() for q,g in galleries]
+    else:
+        ranks = _ranks_in_galleries(_numbers(features), ids, [g for _,g in galleries])
+        rows = [{'mAP': (1/r[q]).mean(), **{f'CMC@{k}': (r[q]<=k).mean() for k in ks}, 'mINP': (1/r[q]).mean()} for r,(q,_) in zip(ranks, galleries)]
+    return pd.DataFrame(rows).agg(['mean','std']).T
+
+def _galleries(ids, n, seed):
+    "(queries, gallery) of each trial: one random image an identity, and the others"
+    rng = np.random.default_rng(seed)
+    for _ in range(n):
         perm = rng.permutation(len(ids))
         g = np.sort(perm[np.unique(ids[perm], return_index=True)[1]])
-        q = np.setdiff1d(perm, g)
-        rows.append(evaluate_features(features[q], features[g], ids[q], ids[g], ks=ks).series())
-    return pd.DataFrame(rows).agg(['mean','std']).T
+        yield np.setdiff1d(perm, g), g
+
+def _ranks_in_galleries(x, ids, galleries):
+    "Rank of the one match of each image in each of T galleries (T,N)"
+    _check_finite(x, 'features')
+    ids,used = np.unique(ids, return_inverse=True)[1],np.unique(np.concatenate(galleries))
+    rows,match = [used.searchsorted(g) for g in galleries],[np.argsort(ids[g]) for g in galleries] # match: the place of each identity
+    out,y,step = np.empty((len(galleries),len(x)), int),x[used],max(1, min(256, 2**22//len(used)))
+    slices = [slice(i, min(i+step, len(x))) for i in range(0, len(x), step)]
+    for s,d in zip(slices, _ahead(lambda s: y@-x[s].T, slices)):
+        if not (np.isfinite(d.min()) and np.isfinite(d.max())): _check_finite(d.T, 'dist', s.start)
+        for t,r in enumerate(rows):
+            own,hit,cols = d.take(r, 0),match[t][ids[s]],np.arange(d.shape[1])
+            h = own[hit,cols]
+            out[t,s] = 1 + (own<h).view(np.uint8).sum(0, dtype=np.uint32)
+            for j in np.flatnonzero((own==h).view(np.uint8).sum(0, dtype=np.uint32)>1): out[t,s.start+j] += np.count_nonzero(own[:hit[j],j]==h[j])
+    return out
 
 # %% ../nbs/40_metrics.ipynb #3a17b24e
 def __getattr__(name):

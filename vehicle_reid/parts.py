@@ -41,39 +41,86 @@ def _centers(boxes):
     "Middles (B,C,2) of boxes (B,C,4)"
     return (boxes[...,:2]+boxes[...,2:]).float()/2
 
-def _assign(points, means):
-    "(nearest mean of each point (B,C), squared distance to it)"
-    (px,py),(mx,my) = points[:,None].unbind(-1),means[:,:,None].unbind(-1)
-    d,labels = ((px-mx).square() + (py-my).square()).min(1)
-    return labels, d
-
-def _seeds(points, u):
-    "k-means++ seeds (B,K,2): each point drawn with the odds of its squared distance to those before, by uniform numbers u (B,K)"
-    b,c,_ = points.shape
-    means = points[torch.arange(b, device=points.device), (u[:,0]*c).long(), None]
-    for o in u[:,1:].T:
-        cum = _assign(points, means)[1].cumsum(1)
-        i = torch.searchsorted(cum, (o[:,None]*cum[:,-1:]).minimum(cum[:,-1:]*(1-1e-6)), right=True).clamp(max=c-1)
-        means = torch.cat([means, points.gather(1, i[...,None].expand(-1,-1,2))], 1)
-    return means
-
-# %% ../nbs/13_parts.ipynb #3c161dfc
 def _means(points, labels, k):
     "(mean of each cluster (B,K,2), zero if it is empty; its size (B,K))"
     member = (labels[:,None]==torch.arange(k, device=labels.device)[:,None]).float()
     n = member.sum(2)
     return torch.stack([(member*p[:,None]).sum(2) for p in points.unbind(-1)], -1)/n.clamp(min=1)[...,None], n
 
-def _kmeans(points, u, n_iter=50):
-    "(labels (B,C), inertia (B,)) of Lloyd's iterations from the seeds of `u`; a mean that loses its points moves to the worst served one"
-    means,labels = _seeds(points, u),None
+# %% ../nbs/13_parts.ipynb #3c161dfc
+class _Places(NamedTuple):
+    "Where centres are"
+    x: torch.Tensor # doubled coordinates (1,P), or (B,P) if images have no places in common
+    y: torch.Tensor
+    n: torch.Tensor # boxes there (B,P)
+    of: torch.Tensor # place of each box (B,C)
+
+    @classmethod
+    def from_boxes(cls, boxes):
+        p,c = boxes[...,:2]+boxes[...,2:],boxes.shape[1]
+        low = p.amin((0,1))
+        w,h = (p.amax((0,1))-low+1).tolist()
+        x,y = (p-low).unbind(-1)
+        place = y*w+x
+        if w*h>c: # fewer boxes than places: each box for itself, in the same order, so that the same seeds are drawn
+            order = place.argsort(dim=1, stable=True)
+            return cls(*(o.float().gather(1, order) for o in p.unbind(-1)), torch.ones(x.shape, device=p.device), order.argsort(dim=1))
+        n = torch.zeros(len(p), w*h, device=p.device).scatter_add_(1, place, torch.ones(x.shape, device=p.device))
+        x0,y0 = (torch.arange(o, device=p.device)+l for o,l in zip((w,h), low))
+        return cls(x0.float().repeat(h)[None], y0.float().repeat_interleave(w)[None], n, place)
+
+    def again(self, r): return _Places(*(o if len(o)==1 else o.repeat(r, 1) for o in self[:2]), *(o.repeat(r, 1) for o in self[2:]))
+
+    def at(self, i):
+        "Coordinates (B,2) of one place an image"
+        return torch.stack([o[0][i] if len(o)==1 else o.gather(1, i[:,None])[:,0] for o in self[:2]], -1)
+
+    def sums(self): return torch.stack([self.n, self.n*self.x, self.n*self.y], -1) # (B,P,3)
+
+def _assign(places, means):
+    "(nearest mean of each place (B,P), squared distance to it)"
+    mx,my = means[...,None].unbind(2)
+    d = (places.x[:,None]-mx).square_().add_((places.y[:,None]-my).square_())
+    best,labels = d[:,0],torch.zeros(d[:,0].shape, dtype=torch.uint8, device=d.device)
+    for k in range(1, d.shape[1]):
+        labels = labels.masked_fill(d[:,k]<best, k)
+        best = best.minimum(d[:,k])
+    return labels, best
+
+def _drawn(odds, u):
+    "Place (B,) drawn by uniform numbers u (B,) with odds (B,P)"
+    cum = odds.cumsum(1)
+    return torch.searchsorted(cum, (u[:,None]*cum[:,-1:]).minimum(cum[:,-1:]*(1-1e-6)), right=True)[:,0].clamp(max=cum.shape[1]-1)
+
+def _seeds(places, u):
+    "k-means++ seeds (B,K,2): each drawn with the odds of its squared distance to those before, by uniform numbers u (B,K)"
+    means = places.at(_drawn(places.n, u[:,0]))[:,None]
+    for o in u[:,1:].T: means = torch.cat([means, places.at(_drawn(_assign(places, means)[1]*places.n, o))[:,None]], 1)
+    return means
+
+# %% ../nbs/13_parts.ipynb #c225b5b8
+def _round(places, sums, means):
+    "One round of Lloyd's: new means, and labels and distances before; a mean that loses its points moves to the worst served place"
+    labels,d = _assign(places, means)
+    member = (labels[:,None]==torch.arange(means.shape[1], dtype=torch.uint8, device=d.device)[:,None]).float()
+    n,s = (member@sums).split([1,2], 2) # sums of whole numbers: exact in any order
+    worst = places.at((d*(places.n>0)).argmax(1))[:,None]
+    return torch.where(n>0, s/n.clamp(min=1), worst), labels, d
+
+def _kmeans(boxes, u, early=3, kept=2, n_iter=50):
+    "Cluster of each box (B,C): the tightest of the starts that u (R,K) draws"
+    places,b = _Places.from_boxes(boxes),len(boxes)
+    every = places.again(len(u))
+    means,sums = _seeds(every, u.repeat_interleave(b, 0)),every.sums()
+    for _ in range(early): means,_,d = _round(every, sums, means)
+    tight = (_assign(every, means)[1]*every.n).sum(1).view(-1, b).topk(min(kept, len(u)), 0, largest=False).indices
+    places_kept = places.again(len(tight))
+    means,sums,labels = means.view(len(u), b, -1, 2)[tight,torch.arange(b, device=boxes.device)].flatten(0, 1),places_kept.sums(),None
     for _ in range(n_iter):
-        old,(labels,d) = labels,_assign(points, means)
+        old,(means,labels,d) = labels,_round(places_kept, sums, means)
         if old is not None and torch.equal(old, labels): break
-        worst = points.gather(1, d.argmax(1)[:,None,None].expand(-1,-1,2))
-        means,n = _means(points, labels, u.shape[1])
-        means = torch.where(n[...,None]>0, means, worst)
-    return labels, d.sum(1)
+    best = (d*places_kept.n).sum(1).view(-1, b).argmin(0)
+    return labels.view(len(tight), b, -1)[best,torch.arange(b, device=boxes.device)].long().gather(1, places.of)
 
 # %% ../nbs/13_parts.ipynb #310035b3
 def _rank(means, used):
@@ -90,11 +137,8 @@ def cluster_boxes(
 ):
     "Cluster of each box's centre: labels (B,C) in [0,K), top to bottom; with d < K distinct centres only 0..d-1 occur (Algorithm 1, line 6)"
     if n_parts<1 or boxes.shape[1]<1: raise ValueError(f"n_parts={n_parts} of {boxes.shape[1]} boxes: at least one part and one box are needed.")
-    points,b = _centers(boxes),len(boxes)
-    u = torch.rand(n_init, n_parts, generator=torch.Generator().manual_seed(seed)).to(boxes.device)
-    labels,inertia = _kmeans(points.repeat(n_init,1,1), u.repeat_interleave(b, 0))
-    labels = labels.view(n_init, b, -1)[inertia.view(n_init, b).argmin(0), torch.arange(b, device=boxes.device)]
-    means,n = _means(points, labels, n_parts)
+    labels = _kmeans(boxes, torch.rand(n_init, n_parts, generator=torch.Generator().manual_seed(seed)).to(boxes.device))
+    means,n = _means(_centers(boxes), labels, n_parts)
     return _rank(means, n>0).gather(1, labels)
 
 # %% ../nbs/13_parts.ipynb #d5e5b8ad
