@@ -9,7 +9,7 @@ META := settings.ini setup.py pyproject.toml
 ONE := OMP_NUM_THREADS=1 PYTHONWARNINGS=ignore::FutureWarning
 XDIST := -n auto --maxprocesses=8 --dist=loadfile
 
-.PHONY: help demo test export clean docs readme dist bump cov
+.PHONY: help demo test bench peers export clean docs readme dist bump cov
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -18,6 +18,14 @@ demo: $(VENV)/.installed ## render vehicles, train PANet and PMNet, rank the tes
 test: $(VENV)/.installed-dev ## run every notebook, then every test
 	$(ONE) $(BIN)/nbdev-test
 	$(ONE) $(BIN)/python -m pytest -q $(XDIST)
+
+bench: $(VENV)/.installed-dev ## time everything beside its alternatives, small problems: one JSON line a case in _build/bench.jsonl
+	@test -d _build/peers || echo "Without FastReID and Open Metric Learning: 'make peers' fetches them"
+	rm -f _build/bench.jsonl && mkdir -p _build
+	for o in benchmarks/[a-z]*.py; do PYTHONWARNINGS=ignore $(BIN)/python $$o --quick --json _build/bench.jsonl || exit 1; done
+peers: $(VENV)/.installed-dev ## fetch the libraries that `make bench` compares with, into _build/peers
+	$(BIN)/pip install -q cython setuptools
+	$(BIN)/pip install -q --no-deps --target _build/peers fastreid open-metric-learning pytorch-metric-learning omegaconf antlr4-python3-runtime
 
 export: $(VENV)/.installed-dev ## notebooks -> modules, notebooks cleaned
 	$(BIN)/nbdev-export && $(BIN)/nbdev-clean

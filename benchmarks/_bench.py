@@ -4,9 +4,12 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Callable
+from fastprogress import fastprogress
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT/'_build/peers' # `make peers`
+
+fastprogress.NO_BAR = True # a bar costs time and hides the numbers
 
 @dataclass
 class Case:
