@@ -17,6 +17,7 @@ import torch
 from fastcore.basics import patch, store_attr
 from fastcore.foundation import L
 from fastprogress.fastprogress import progress_bar
+from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.callback.schedule import ParamScheduler, combined_cos
@@ -207,7 +208,7 @@ def reid_learner(
 
 def _learner(dls, net, part_masks=None, margin=0.7, label_smoothing=0., transfer=True, loss_weights=None, cbs=None, **kwargs):
     "`ReIDLearner` with the callbacks that `net`'s heads call for"
-    ours = [LossTerms(), ReIDMetrics()] + L(part_masks)
+    ours = [LossTerms(), ReIDMetrics(), ChannelsLast()] + L(part_masks)
     if hasattr(net, 'log_var'): ours.append(FixedWeighting(*loss_weights) if loss_weights else UncertaintyWeighting())
     if transfer and {'S','T'} <= set(net.heads): ours.append(PartTransfer(detach=transfer=='detach'))
     return ReIDLearner(dls, net, loss_func=ReIDLoss(margin, label_smoothing), opt_func=reid_adam, splitter=reid_splitter, cbs=L(ours)+L(cbs), **kwargs)
@@ -246,7 +247,7 @@ def fit_panet(self:ReIDLearner,
         metrics=[loss.id_loss, loss.mask_loss])
     learn.recorder.train_metrics,learn.recorder.valid_metrics,learn.logger = True,False,self.logger
     ckpt = Checkpoint(checkpoint) if checkpoint else None
-    with nullcontext() if hasattr(self, 'progress') else learn.no_bar(): learn.fit(epochs, cbs=L(ckpt)+[type(c)(c.amp_mode) for c in self.cbs if isinstance(c, MixedPrecision)])
+    with nullcontext() if hasattr(self, 'progress') else learn.no_bar(): learn.fit(epochs, cbs=L(ckpt) + [type(c)(c.amp_mode) for c in self.cbs if isinstance(c, MixedPrecision)] + [ChannelsLast() for c in self.cbs if isinstance(c, ChannelsLast)])
     return _log(learn, ckpt)
 
 def _log(learn, ckpt=None):

@@ -15,7 +15,6 @@ import numpy as np, pandas as pd
 import torch
 from fastprogress import fastprogress
 from fastprogress.fastprogress import progress_bar
-from fastai.callback.channelslast import ChannelsLast
 from fastai.torch_core import set_seed
 from .files import versions, write_atomic, write_json
 from .datasets import read_table
@@ -74,8 +73,8 @@ table_lines = [Line(*o) for o in [
 
 # %% ../nbs/52_tables.ipynb #23eeb108
 def _learner(row, dls, arch, weights, panet=None, **kwargs):
-    if row.baseline: return baseline_learner(dls, arch, weights, cbs=ChannelsLast())
-    return reid_learner(dls, arch, weights, panet=panet, cbs=ChannelsLast(), **{**kwargs, **row.learner})
+    if row.baseline: return baseline_learner(dls, arch, weights)
+    return reid_learner(dls, arch, weights, panet=panet, **{**kwargs, **row.learner})
 
 def _loaders(row, items, size, p, k):
     data = {'p': p, 'k': k, **row.data}
