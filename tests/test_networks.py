@@ -114,3 +114,14 @@ def test_baseline():
     out = net(torch.randn(2,3,64,64))
     assert out['features']['G'].shape==(2,512) and out['logits']['G'].shape==(2,6)
     torch.testing.assert_close((net.eval()(torch.randn(2,3,64,64))**2).sum(1), torch.ones(2))
+
+@pytest.mark.parametrize('arch', ['resnet10t','convnext_atto','mobilenetv3_small_050'])
+def test_a_saved_backbone_is_where_the_next_network_begins(arch, tmp_path):
+    "Also where losing its stride has renamed a stage's layers"
+    from vehicle_reid.pmnet import Baseline, PMNet, save_backbone
+    torch.manual_seed(0); old = Baseline(5, arch, pretrained=False).eval(); x = torch.rand(2,3,64,64)
+    new = PMNet(9, arch, feat_dim=32, pretrained=save_backbone(old, tmp_path/'b.safetensors')).eval()
+    with torch.no_grad():
+        want = old.global_stage(old.trunk(x))
+        for stage in (new.global_stage, new.part_stage): assert torch.equal(stage(new.trunk(x)), want)
+    with pytest.raises(RuntimeError, match='is not one of'): PMNet(9, 'resnet18' if arch!='resnet18' else 'resnet34', pretrained=tmp_path/'b.safetensors')

@@ -100,6 +100,17 @@ def test_untrained_is_not_trained(items, tmp_path):
     assert out['log']=={} and out['metrics']['only']=={k: round(v, 5) for k,v in same.items()} and not (tmp_path/'r').exists()
 
 # --- runs × seeds
+def test_rate_schedule_and_weights_are_passed_on(items, tmp_path):
+    "From a checkpoint in a short run: its weights, the rate asked for, half a cosine"
+    import timm
+    net = timm.create_model(SMALL['arch'], num_classes=0); torch.save(net.state_dict(), tmp_path/'w.pth')
+    kw = {**SMALL, 'weights': str(tmp_path/'w.pth'), 'pmnet_epochs': 1}
+    run_row('exp4', 0, items, tmp_path/'r', lr=2e-3, cosine=True, **kw)
+    rates = json.loads((tmp_path/'r'/'run.json').read_text())['rates']
+    assert max(rates)<=2e-3 and rates[2]>rates[3]>rates[4] and rates[4]==pytest.approx(2e-5)
+    steps = run_row('exp4', 0, items, tmp_path/'s', **kw) and json.loads((tmp_path/'s'/'run.json').read_text())['rates']
+    assert steps[1]==pytest.approx(1.5e-4) and steps[4]==pytest.approx(1.5e-6)
+
 @pytest.fixture(scope='module')
 def done(items, tmp_path_factory):
     out = tmp_path_factory.mktemp('tables')/'t'

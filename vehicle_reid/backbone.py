@@ -67,10 +67,16 @@ def _create(arch, pretrained):
         return timm.create_model(arch, pretrained=True, num_classes=0)
     if not Path(pretrained).is_file():
         raise FileNotFoundError(f"`pretrained` names the checkpoint {str(pretrained)!r}, which is no file. Pass True, False or the path of a timm checkpoint.")
-    try: return timm.create_model(arch, pretrained=True, pretrained_cfg_overlay=dict(file=str(pretrained)), num_classes=0)
-    except RuntimeError as e:
-        raise RuntimeError(f"The checkpoint {str(pretrained)!r} is not one of {arch!r}: {str(e).strip().splitlines()[1].strip()[:200]}. "
-            "Pass the architecture it was trained with as `arch`, or another checkpoint.") from None
+    def other(why): return RuntimeError(f"The checkpoint {str(pretrained)!r} is not one of {arch!r}: {why}. Pass the architecture it was trained with as `arch`, or another checkpoint.")
+    with torch.random.fork_rng(devices=[]): # the same random weights twice: what the file does not replace shows
+        seed = torch.random.get_rng_state()
+        bare = timm.create_model(arch, num_classes=0)
+        torch.random.set_rng_state(seed)
+        try: model = timm.create_model(arch, pretrained=True, pretrained_cfg_overlay=dict(file=str(pretrained)), num_classes=0)
+        except RuntimeError as e: raise other(str(e).strip().splitlines()[1].strip()[:200]) from None
+    if kept := [n for (n,a),b in zip(bare.named_parameters(), model.parameters()) if a.ndim>1 and torch.equal(a, b)]:
+        raise other(f"it holds nothing for {len(kept)} of its layers ({', '.join(kept[:3])}{', ...'*(len(kept)>3)})")
+    return model
 
 # %% ../nbs/09_backbone.ipynb #2b31e608
 def split_backbone(

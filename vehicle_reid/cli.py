@@ -209,13 +209,16 @@ def tables(*,
     k:int=8, # images of each
     feat_dim:int=512, # length of the global feature
     bf16:bool=False, # mixed precision
+    lr:float=0, # base learning rate of both stages; 0: each network's own
+    cosine:bool=False, # half a cosine instead of the recipes' steps, for short runs; from random weights in any case
     occluded:str='', # folder of a given occluded test set, with `query` and `gallery` in VeRi-776 names (Table VII, small)
     workers:int=0 # runs at once; 0: one a GPU, or one on a CPU
 ):
     "Train rows of the paper's tables, each with several seeds, and print them beside the paper's numbers"
     from vehicle_reid.tables import run_tables, table_rows, tables_markdown
     runs = run_tables(_items(data, layout), out, rows or list(table_rows), seeds, Path(data).name, _tests(data, layout, occluded), workers or None,
-        arch=arch, weights=_weights(weights), size=size, panet_epochs=panet_epochs, pmnet_epochs=pmnet_epochs, p=p, k=k, feat_dim=feat_dim, bf16=bf16)
+        arch=arch, weights=_weights(weights), size=size, panet_epochs=panet_epochs, pmnet_epochs=pmnet_epochs, p=p, k=k, feat_dim=feat_dim, bf16=bf16,
+        **({'lr': lr} if lr else {}), **({'cosine': True} if cosine else {}))
     text = tables_markdown(runs)
     (Path(out)/'tables.md').write_text(text+'\n', encoding='utf-8')
     print(f"\n{text}\n\nruns.jsonl and tables.md are in {Path(out).resolve()}")

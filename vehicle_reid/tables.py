@@ -21,7 +21,7 @@ from .datasets import read_table
 from .data import ReIDDataLoaders, occlude_queries
 from .truth import part_report, read_truth
 from .metrics import vehicleid_metrics
-from .learner import _stage, baseline_learner, baseline_tfms, reid_learner
+from .learner import _stage, baseline_learner, baseline_tfms, reid_learner, warmup_cos
 
 # %% ../nbs/52_tables.ipynb #5d96d924
 class Row(NamedTuple):
@@ -111,6 +111,8 @@ def run_row(
     k=8, # images of each
     feat_dim=512, # length of f_G
     bf16=False, # mixed precision
+    lr=None, # base learning rate of both stages; by default each network's own
+    cosine=False, # half a cosine instead of the recipes' steps, for short runs; from random weights in any case
     cache=None # folder of the GrabCut masks
 ):
     "Train one row and rank in every way it knows: a dict of metrics, log, seconds and network"
@@ -118,14 +120,14 @@ def run_row(
     resumed = folder.exists()
     set_seed(seed)
     dls,net = _loaders(row, items, size, p, k),None
-    if panet and _needs_panet(name): net = _panet(panet, seed, items, arch, weights, size, panet_epochs, bf16, cache)
+    if panet and _needs_panet(name): net = _panet(panet, seed, items, arch, weights, size, panet_epochs, bf16, lr, cache)
     seconds = dict(panet=round(time.perf_counter()-start, 1))
     set_seed(seed)
     learn = _learner(row, dls, arch, weights, net, feat_dim=feat_dim)
     if bf16: learn.to_bf16()
     learn.re_id_metrics.every = max(pmnet_epochs//5, 1)
     if row.train:
-        with learn.no_logging(), learn.no_bar(): learn.fit_two_stage(0, pmnet_epochs, folder=folder)
+        with learn.no_logging(), learn.no_bar(): learn.fit_two_stage(0, pmnet_epochs, folder=folder, lr=lr, schedule=warmup_cos if cosine else None)
     seconds['train'] = round(time.perf_counter()-start-seconds['panet'], 1)
     with learn.no_bar(): metrics = _metrics(learn, tests)
     seconds['all'] = round(time.perf_counter()-start, 1)
@@ -134,14 +136,14 @@ def run_row(
     return dict(row=name, seed=seed, metrics=metrics, seconds=seconds, resumed=resumed, device=device, threads=torch.get_num_threads(),
         log={c: [None if np.isnan(v) else v for v in log[c]] for c in log.columns}, versions=versions())
 
-def _panet(folder, seed, items, arch, weights, size, epochs, bf16, cache):
+def _panet(folder, seed, items, arch, weights, size, epochs, bf16, lr, cache):
     "The PANet in `folder`, trained there first if it is not complete"
     folder = Path(folder)
     dls = ReIDDataLoaders.from_df(items, size=size)
     learn = reid_learner(dls, arch, weights)
     if bf16: learn.to_bf16()
     folder.mkdir(parents=True, exist_ok=True)
-    with learn.no_logging(), learn.no_bar(): _stage(folder, 'panet', learn.panet, partial(learn.fit_panet, epochs, cache=cache))
+    with learn.no_logging(), learn.no_bar(): _stage(folder, 'panet', learn.panet, partial(learn.fit_panet, epochs, lr, cache=cache))
     root = Path(items.path.iloc[0]).parents[1]
     if (root/'truth'/'truth.json').exists() and not (folder/'parts.json').exists():
         report = part_report(learn.panet.to(dls.device), read_truth(root, n=300), dls)
@@ -211,7 +213,7 @@ def run_tables(
     data='', # name of the data set, for the record
     tests=None, # other test sets by name, see `run_row`, such as occluded_small (Table VII) or vehicleid_large (Table II); `occluded`, the queries with colour patches, is always among them
     workers=None, # runs at once; by default one a GPU, or one on a CPU
-    **kwargs # arch, weights, size, panet_epochs, pmnet_epochs, p, k, feat_dim, bf16 of `run_row`
+    **kwargs # arch, weights, size, panet_epochs, pmnet_epochs, p, k, feat_dim, bf16, lr, cosine of `run_row`
 ): # list of dicts, one a run
     "Train and rank `names` × `seeds`, leaving out what `out`/runs.jsonl holds already"
     names,items = _split_rows(names),read_table(items)
