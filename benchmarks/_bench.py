@@ -110,8 +110,8 @@ def main(*cases, growth=None):
             for o in lines: f.write(json.dumps({**about, **o})+'\n')
 
 def once(name, f, data, **facts):
-    "One point of a growth curve: time of the second of two calls"
-    f(data); _,t = _time(f, data)
+    "One point of a growth curve: median of five calls after a first one"
+    f(data); t = statistics.median(_time(f, data)[1] for _ in range(5))
     print(f'  {name:28s} {t:9.4f} s  {facts}')
     return dict(case=name, seconds=t, **facts)
 

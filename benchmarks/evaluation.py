@@ -98,6 +98,7 @@ def growth(quick):
     for Q,G in [(500,5000),(1000,5000),(2000,5000),(2000,10000),(2000,20000),(2000,40000)] + ([] if quick else [(10000,100000)]):
         out.append(once('evaluate_features', ours, veri('full', Q, G), queries=Q, gallery=G))
         out.append(once('matrix product', product, veri('full', min(Q, 2000), G), queries=min(Q, 2000), gallery=G))
+    for n in (50,200,1000,5000): out.append(once('evaluate_features', ours, veri('full', 2000, 10000, n), queries=2000, gallery=10000, identities=n))
     return out
 
 if __name__=='__main__':
