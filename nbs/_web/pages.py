@@ -3,7 +3,7 @@ import argparse, ast, base64, json, posixpath, re, shutil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = [(9, 'What is a vehicle image'), (20, 'Where are the parts'), (30, 'What do they look like'), (40, 'What is learned'),
+PARTS = [(7, 'What is a vehicle image'), (20, 'Where are the parts'), (30, 'What do they look like'), (40, 'What is learned'),
          (50, 'How is it judged'), (60, 'All together'), (1000, 'Tutorials')] # numbers below, title (STYLE: parts A to F)
 EXTRA = ['CONTRIBUTING.md', 'CHANGELOG.md'] # top-level pages that join the site
 NOTE = '<!-- Written by `make readme` from nbs/index.ipynb: edit there. -->\n'
