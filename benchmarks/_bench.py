@@ -1,6 +1,6 @@
 "Alternatives timed in one run: rounds interleaved, medians and spread, peak memory of fresh processes, results compared"
 import argparse, gc, importlib.util, json, os, platform, resource, statistics, subprocess, sys, time, types
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Callable

@@ -1,5 +1,5 @@
-"Embedding with PMNet alone beside the plain backbone: throughput against what the FLOP count predicts, memory for any number of images"
-import numpy as np, torch
+"Embedding with PMNet alone beside the plain backbone: throughput against what the FLOP count predicts"
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 from _bench import Case, main
 from vehicle_reid.pmnet import PMNet, Baseline

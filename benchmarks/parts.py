@@ -7,7 +7,7 @@ from sklearn.cluster import KMeans
 from _bench import Case, main, once
 from vehicle_reid import components
 from vehicle_reid.channels import channel_recalibration
-from vehicle_reid.parts import _kmeans, cluster_boxes, component_boxes, part_masks
+from vehicle_reid.parts import cluster_boxes, component_boxes, part_masks
 
 def maps(scale, smooth=5, b=None, c=None, size=16):
     "A batch of feature maps: smoothed noise, then softmax, as recalibration leaves them"

@@ -1,5 +1,5 @@
 "k-reciprocal re-ranking: `k_reciprocal_rerank` beside the authors' procedure as FastReID has it"
-import numpy as np, torch
+import numpy as np
 from _bench import Case, main, once, peer
 from evaluation import veri
 from vehicle_reid.rerank import k_reciprocal_rerank

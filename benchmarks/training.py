@@ -1,10 +1,8 @@
 "A mentored training step: parts kept on disk beside parts for nothing and parts found anew; the Learner beside a plain PyTorch loop; GrabCut on one core and on all"
-import os, random, tempfile, time
-from contextlib import contextmanager
+import os, tempfile
 from pathlib import Path
-import numpy as np, torch
-from fastai.callback.core import Callback
-from fastai.callback.core import CancelFitException
+import torch
+from fastai.callback.core import Callback, CancelFitException
 from fastai.torch_core import set_seed
 from _bench import Case, main
 from vehicle_reid.data import ReIDDataLoaders
@@ -12,6 +10,7 @@ from vehicle_reid.grabcut import grabcut_masks
 from vehicle_reid.learner import reid_learner
 from vehicle_reid.parts import PartMasks
 from vehicle_reid.synth import synth_veri
+from vehicle_reid.transfer import part_transfer_loss
 
 SETS = {}
 def images(scale):
@@ -66,7 +65,6 @@ def plain(d):
     learn,n = d['learn'],d['steps']
     net,loss_func = learn.model.train(),learn.loss_func
     if 'opt' not in d: d['opt'] = torch.optim.Adam(net.parameters(), lr=1e-3, weight_decay=5e-4)
-    from vehicle_reid.transfer import part_transfer_loss
     for x,y in learn.dls.train:
         out = net(torch.Tensor(x), d['given'])
         loss = loss_func(out, y) + part_transfer_loss(out['maps'])

@@ -273,7 +273,7 @@ class KeptParts:
     ):
         self.panet,self.dls,self.size,self.kw = panet,dls,dls.size,dict(n_parts=n_parts, temperature=temperature, relative=relative)
         if self.size//16>255: raise ValueError(f"size={self.size}: KeptParts has a byte for a coordinate, enough for 4080 pixels. Use PartMasks(fresh=True).")
-        h = hashlib.sha256(repr(('v1', self.size, sorted(self.kw.items()))).encode())
+        h = hashlib.sha256(repr(('v2', self.size, sorted(self.kw.items()))).encode())
         for k,v in panet.state_dict().items(): h.update(k.encode() + v.detach().cpu().contiguous().numpy().tobytes())
         self.folder = Path(folder)/h.hexdigest()[:16]
 
