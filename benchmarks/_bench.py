@@ -109,11 +109,14 @@ def main(*cases, growth=None):
         with open(a.json, 'a', encoding='utf-8') as f:
             for o in lines: f.write(json.dumps({**about, **o})+'\n')
 
-def once(name, f, data, **facts):
-    "One point of a growth curve: median of five calls after a first one"
-    f(data); t = statistics.median(_time(f, data)[1] for _ in range(5))
-    print(f'  {name:28s} {t:9.4f} s  {facts}')
-    return dict(case=name, seconds=t, **facts)
+def once(name, f, data, calls=5, **facts):
+    "One point of a growth curve: median of `calls` after a first one, whose peak memory beyond the data counts; a single call if 0"
+    _forget(); before = _peak()
+    t = _time(f, data)[1]
+    mib = _peak()-before
+    if calls: t = statistics.median(_time(f, data)[1] for _ in range(calls))
+    print(f'  {name:28s} {t:9.4f} s  {mib:8.1f} MiB  {facts}', flush=True)
+    return dict(case=name, seconds=t, mib=mib, calls=calls, **facts)
 
 # ---- peers, loaded file by file: their packages ask for versions of torch and numpy that exclude each other ---------------------
 def peer(path, name):

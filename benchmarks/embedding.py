@@ -1,7 +1,7 @@
 "Embedding with PMNet alone beside the plain backbone: throughput against what the FLOP count predicts"
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from _bench import Case, main
+from _bench import Case, main, once
 from vehicle_reid.pmnet import PMNet, Baseline
 
 ARCH = dict(full=('resnet50',256,8), quick=('resnet50',128,8), tiny=('resnet10t',64,2))
@@ -23,5 +23,14 @@ def run(which):
     return f
 def agree(r): return f"FLOPs predict {r['ours, PMNet only']/r['plain backbone']:.3f}x the plain backbone's time"
 
+def growth(quick):
+    "The streams' widths, which the paper does not give: f_G has `width` numbers, each part half of it"
+    d = nets('quick' if quick else 'full')
+    out = [once('plain backbone', run('plain'), d, flops=flops(d['plain'], d['x'][:1]), width=0)]
+    for w in (128,256,512,1024,2048):
+        d['pmnet'] = PMNet(575, ARCH['quick' if quick else 'full'][0], feat_dim=w, pretrained=False).eval().to(memory_format=torch.channels_last)
+        out.append(once('PMNet only', run('pmnet'), d, flops=flops(d['pmnet'], d['x'][:1]), width=w))
+    return out
+
 if __name__=='__main__':
-    main(Case('embedding', nets, {'ours, PMNet only': run('pmnet'), 'plain backbone': run('plain')}, 'plain backbone', agree, memory=False))
+    main(Case('embedding', nets, {'ours, PMNet only': run('pmnet'), 'plain backbone': run('plain')}, 'plain backbone', agree, memory=False), growth=growth)

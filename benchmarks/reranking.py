@@ -23,7 +23,8 @@ def agree(r):
     return f'{1-far:.4%} of the entries within {diff[diff<1e-5].max():.1e}' + (f', the rest within {diff.max():.1e}' if far else '')
 
 def growth(quick):
-    return [once('k_reciprocal_rerank', ours, veri('full', 1000, n-1000, n_ids=n//60)[:2], images=n) for n in [3000,6000,12000] + ([] if quick else [24000,48000])]
+    small = [once('k_reciprocal_rerank', ours, veri('full', 1000, n-1000, n_ids=n//60)[:2], calls=3, images=n) for n in (3000,6000,12000)]
+    return small + ([] if quick else [once('k_reciprocal_rerank', ours, veri('full', 1678, n-1678, n_ids=n//60)[:2], calls=0, images=n) for n in (24000,48000,101678)])
 
 if __name__=='__main__':
     main(Case('re-ranking, VeRi-776 size', data, {'ours': ours, 'authors (FastReID)': authors and theirs, 'matrix product': product}, 'authors (FastReID)', agree, 'matrix product', slow=('authors (FastReID)',)), growth=growth)

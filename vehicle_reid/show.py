@@ -127,7 +127,7 @@ def plot_parts(
     stripes=None, # `Parts` of uniform stripes
     size=.95 # side of an image, inches
 ): # Figure
-    "Image, GrabCut mask, PANet's foreground, K part masks, uniform stripes: a row an image (Fig. 7)"
+    "Image, GrabCut mask, PANet's foreground, K part masks, uniform stripes: a row an image (Fig. 1c, Fig. 7)"
     _check_batch(images, **{f'parts.{n}': getattr(parts, n) for n in ('boxes','masks','foreground')}, grabcut=grabcut)
     K,cols = parts.masks.shape[1],['image'] + ['GrabCut']*(grabcut is not None) + ['foreground']
     xs = [1.05*j for j in range(len(cols))] + [1.05*(len(cols)+j)+.12 for j in range(K)]

@@ -14,6 +14,8 @@ project_copyright = author
 extensions = ['myst_nb', 'sphinx_copybutton']
 nb_execution_mode = 'off' # outputs are those saved in the notebooks
 nb_merge_streams = True
+nb_render_markdown_format = 'gfm' # tables in outputs
+nb_code_prompt_show,nb_code_prompt_hide = 'Imports','Imports'
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'attrs_inline']
 myst_dmath_double_inline = True
 myst_heading_anchors = 3
@@ -21,7 +23,7 @@ myst_heading_slug_func = 'pages.slug' # a string: a function cannot be pickled
 suppress_warnings = ['myst.header']
 html_theme,html_title = 'furo',project
 html_show_copyright = html_show_sourcelink = False
-html_copy_source = False
+html_copy_source = html_use_index = False
 pygments_style,pygments_dark_style = 'friendly','github-dark'
 html_css_files = ['site.css']
 html_static_path = ['site.css', str(Path(find_spec('sphinx-mathjax-offline').origin).parent/'static/mathjax/tex-svg.js')]
