@@ -123,10 +123,10 @@ def test_heat_is_hot_where_the_map_is():
     fig = drawn(plot_attention(torch.full((1,3,32,32), .5), dict(after=maps)))
     hot = [t for (x,y),t in sorted(tiles(fig).items())][1:]
     for t,(y,x) in zip(hot, ((1,6),(6,1))):
-        red = t[...,0].astype(float)-t[...,2]
-        i,j = np.unravel_index(red.argmax(), red.shape)
+        light = t.astype(float).sum(-1)
+        i,j = np.unravel_index(light.argmax(), light.shape)
         assert abs(i/20-.5-y)<1.1 and abs(j/20-.5-x)<1.1
-        assert red[20*y+10,20*x+10]>red[159-20*y-10,159-20*x-10]+80, 'far from it, it is cold'
+        assert light[20*y+10,20*x+10]>light[159-20*y-10,159-20*x-10]+200, 'far from it, it is cold'
 
 def test_attention_groups_stand_in_the_papers_order():
     m = torch.rand(2,3,4,4)
@@ -143,7 +143,7 @@ def test_a_teachers_map_lies_in_its_box():
         x0,x1,y1,y0 = c.get_extent()
         assert np.allclose([x0-x, y0-.3, x1-x, y1-.3], P.boxes[0,k]/32, atol=1e-6)
         t = np.asarray(c.get_array())*255.
-        assert t[80,30,0]-t[80,30,2] > t[80,130,0]-t[80,130,2]+80
+        assert t[80,30].sum() > t[80,130].sum()+200
 
 def test_the_image_under_a_teachers_map_is_its_crop():
     img = torch.zeros(1,3,32,32); img[...,16:] = 1 # right half white
@@ -158,7 +158,7 @@ def test_teachers_without_parts_are_refused():
 def test_a_flat_map_is_cold_and_finite():
     fig = drawn(plot_attention(torch.rand(1,3,32,32), dict(after=torch.ones(1,1,4,4))))
     t = tiles(fig); x,heat = t[min(t)],t[max(t)]
-    assert np.allclose(heat, .8*x + .2*255*np.array(plt.get_cmap('turbo')(0.)[:3]), atol=2)
+    assert np.allclose(heat, .8*x + .2*255*np.array(plt.get_cmap('inferno')(0.)[:3]), atol=2)
 
 def test_no_maps_is_an_error():
     with pytest.raises(ValueError, match='maps is empty'): plot_attention(torch.rand(1,3,32,32), {})
@@ -212,3 +212,39 @@ def test_embedding_with_images_and_the_same_seed():
 @pytest.mark.parametrize('n,m', [(3,3),(8,7)])
 def test_embedding_of_too_little_is_refused(n, m):
     with pytest.raises(ValueError, match=f'{n} features and {m} identities'): plot_embedding(torch.rand(n,4), np.zeros(m))
+
+# ---- distributions and tables ------------------------------------------------------------------------------------------------
+
+def test_ap_histogram_leaves_out_queries_without_a_match():
+    ax = drawn(plot_ap({'a': np.array([.2,.4,np.nan])})).axes[0]
+    assert ax.get_legend().get_texts()[0].get_text()=='a, mean 0.300'
+    with pytest.raises(ValueError, match='a: there is no finite AP'): plot_ap({'a': np.array([np.nan])})
+
+@pytest.mark.parametrize('shift,common', [(0,100),(10,0)])
+def test_overlap_of_distances_is_told(shift, common):
+    a = np.linspace(0, 1, 500)
+    assert drawn(plot_distances(a, a+shift)).axes[0].get_title(loc='left')==f'{common}% in common'
+def test_half_an_overlap():
+    a,b = np.linspace(0, 1, 3001),np.linspace(.5, 1.5, 3001)
+    assert 48<=int(drawn(plot_distances(a, b)).axes[0].get_title(loc='left').split('%')[0])<=53
+def test_distances_of_tensors_with_infinities():
+    d = torch.rand(50); d[0] = torch.inf
+    drawn(plot_distances(d, d))
+    with pytest.raises(ValueError, match='same vehicle: there is no finite distance'): plot_distances(torch.tensor([]), d)
+
+def test_a_table_shows_each_number_and_leaves_gaps():
+    ax = drawn(plot_table(pd.DataFrame([[.1,np.nan],[1,.55]], index=[1,2], columns=[3,4]).rename_axis('query camera'))).axes[0]
+    assert [t.get_text() for t in ax.texts]==['10','100','55'] and ax.get_ylabel()=='query camera'
+    with pytest.raises(ValueError, match='empty'): plot_table(pd.DataFrame())
+
+@pytest.mark.parametrize('draw', [lambda **kw: plot_rankings([image()], [[image()]*3], [[True,False,True]], **kw), lambda **kw: plot_parts(torch.rand(1,3,32,32), parts(B=1), **kw),
+    lambda **kw: plot_attention(torch.rand(1,3,32,32), dict(after=torch.rand(1,3,4,4)), **kw), lambda **kw: plot_curves(pd.DataFrame(dict(epoch=[0,1], mAP=[.1,.2])), **kw),
+    lambda **kw: plot_weights(np.ones((4,3)), **kw), lambda **kw: plot_cmc({'a': {1: .5, 2: .6}}, **kw), lambda **kw: plot_ap({'a': np.ones(3)}, **kw),
+    lambda **kw: plot_distances(np.arange(9.), np.arange(9.), **kw), lambda **kw: plot_table(pd.DataFrame([[.5]]), **kw), lambda **kw: plot_embedding(torch.rand(8,4), np.arange(8), **kw)])
+def test_every_figure_takes_its_size(draw):
+    assert drawn(draw(figsize=(5,2))).get_size_inches().tolist()==[5,2]
+
+def test_tiles_stay_square_in_a_given_size():
+    fig = drawn(plot_rankings([image()], [[image()]*3], [[True,False,True]], figsize=(9,2)))
+    b = fig.axes[0].transData.transform([(0,0),(1,1)])
+    assert abs(b[1]-b[0])[0]==pytest.approx(abs(b[1]-b[0])[1])

@@ -24,6 +24,7 @@ from vehicle_reid.metrics import *
 from vehicle_reid.rerank import *
 from vehicle_reid.show import *
 from vehicle_reid.monitor import *
+from vehicle_reid.interpret import *
 from vehicle_reid.learner import *
 from vehicle_reid.gallery import *
 from vehicle_reid.tables import *

@@ -37,6 +37,7 @@ from .hul import FixedWeighting, UncertaintyWeighting
 from .metrics import evaluate_features, rank_metrics
 from .rerank import k_reciprocal_rerank
 from .monitor import ReIDMetrics
+from .interpret import ReIDInterpretation
 from . import show
 
 # %% ../nbs/50_learner.ipynb #bcff18a0
@@ -427,34 +428,65 @@ def from_pretrained(cls:ReIDLearner,
     return learn
 
 # %% ../nbs/50_learner.ipynb #ee86b369
-def _ranking(dist, q, items, k):
-    "(rows of the first k items, their distances): without the query's own camera (rank order, ties by row)"
-    junk = torch.tensor((items.vid.values==q.vid) & (items.cam.values==q.cam) & (q.cam>=0))
-    d,i = dist.masked_fill(junk, torch.inf).sort(stable=True)
-    k = min(k, int((~junk).sum()))
-    return items.iloc[i[:k].numpy()], d[:k].tolist()
+@patch
+def interpret(self:ReIDLearner, teachers=None, queries=None, gallery=None):
+    "`ReIDInterpretation` of this learner's rankings: hardest queries, confused vehicles, failures by camera or attribute"
+    with torch.no_grad(): return ReIDInterpretation.from_learner(self, teachers, queries, gallery)
 
 @patch
 def show_rankings(self:ReIDLearner,
+    which='even', # queries: 'even' (evenly spread), 'worst' or 'best' by AP, 'random', or a list of rows or paths
     n=4, # queries
     k=8, # gallery images each
-    rows=None, # which rows of the query table; evenly spread by default
+    seed=0, # of 'random'
     teachers=None, # PANet + PMNet instead of PMNet only
+    others=None, # dict name → other learners, their rankings below each row
     **kwargs
-):
+): # Figure
     "The first `k` gallery images of some queries, green right, red wrong (Fig. 6)"
-    qs,gs = self.dls.query_items,self.dls.gallery_items
-    qs = qs.iloc[np.linspace(0, len(qs)-1, min(n, len(qs))).round().astype(int) if rows is None else rows]
-    q,g = self.embed(qs, teachers),self.embed(gs, teachers)
-    found = [_ranking((g[:1]**2).sum() - g@v, o, gs, k) for v,o in zip(q, qs.itertuples())]
-    return show.plot_rankings(list(qs.path), [list(f.path) for f,_ in found], [list(f.vid==v) for (f,_),v in zip(found, qs.vid)],
-        dists=[d for _,d in found], q_cams=list(qs.cam), cams=[list(f.cam) for f,_ in found], **kwargs)
+    others = {m: o.interpret(teachers) for m,o in (others or {}).items()}
+    return self.interpret(teachers).plot_rankings(which, n, k, seed, others, 'this' if others else '', **kwargs)
+
+@patch
+def show_distances(self:ReIDLearner, n=200_000, seed=0, teachers=None, **kwargs):
+    "Distances within and between vehicles"
+    return self.interpret(teachers).plot_distances(n, seed, **kwargs)
+
+@patch
+def show_cmc(self:ReIDLearner, n=20, teachers=None, **kwargs):
+    "CMC curve up to rank `n`"
+    return self.interpret(teachers).plot_cmc(n, **kwargs)
+
+@patch
+def show_ap(self:ReIDLearner, teachers=None, **kwargs):
+    "Histogram of the queries' AP"
+    return self.interpret(teachers).plot_ap(**kwargs)
+
+@patch
+def show_camera_pairs(self:ReIDLearner, teachers=None, **kwargs):
+    "mAP between each two cameras"
+    return self.interpret(teachers).plot_camera_pairs(**kwargs)
+
+@patch
+def show_embedding(self:ReIDLearner, n=8, k=8, seed=0, teachers=None, **kwargs):
+    "Map of the gallery's features: `n` vehicles, up to `k` images of each"
+    return self.interpret(teachers).plot_embedding(n, k, seed, **kwargs)
+
+@patch
+def show_curves(self:ReIDLearner,
+    columns=None, # draw these alone
+    **kwargs
+): # Figure
+    "Losses, HUL weights and metrics of the last training"
+    if not len(self.recorder.values): raise ValueError("This learner has not been trained here, so there is no curve; after fit_two_stage its folder holds pmnet.csv for plot_curves.")
+    return show.plot_curves(_log(self), columns, **kwargs)
 
 # %% ../nbs/50_learner.ipynb #55bc07ff
 @patch
-def _some_images(self:ReIDLearner, items, n):
-    "(batch x, pictures (n,3,H,W) in [0,1], table) of `n` gallery images, evenly spread, or of `items`"
-    if items is None: items = self.dls.gallery_items.iloc[np.linspace(0, len(self.dls.gallery_items)-1, n).round().astype(int)]
+def _some_images(self:ReIDLearner, items, n, seed=None):
+    "(batch x, pictures (n,3,H,W) in [0,1], table) of `n` gallery images, evenly spread or drawn with `seed`, or of `items`"
+    gs = self.dls.gallery_items
+    if items is None: items = gs.iloc[np.linspace(0, len(gs)-1, n).round().astype(int)] if seed is None else gs.sample(min(n, len(gs)), random_state=seed)
     b = next(iter(self.dls.embed_dl(items, bs=64)))
     x = torch.Tensor.as_subclass(b[0] if isinstance(b, (tuple,list)) else b, torch.Tensor).to(self.dls.device)
     mean,std = (torch.tensor(o, device=x.device)[:,None,None] for o in imagenet_stats)
@@ -465,10 +497,11 @@ def _some_images(self:ReIDLearner, items, n):
 def show_parts(self:ReIDLearner,
     items=None, # images; `n` of the gallery by default
     n=3, # images
+    seed=None, # drawn at random with it; evenly spread by default
     **kwargs
 ):
     "Image, GrabCut mask, PANet's mask, K part masks, stripes (Fig. 7)"
-    x,pics,_ = self._some_images(items, n)
+    x,pics,_ = self._some_images(items, n, seed)
     parts = self._parts(x)
     stripes = uniform_parts(parts.foreground, parts.boxes.shape[1])
     return show.plot_parts(pics, parts, grabcut=[grabcut_mask(o) for o in pics], stripes=stripes, **kwargs)
@@ -478,11 +511,12 @@ def show_parts(self:ReIDLearner,
 def show_attention(self:ReIDLearner,
     items=None, # images; `n` of the gallery by default
     n=2, # images
+    seed=None, # drawn at random with it; evenly spread by default
     **kwargs
 ):
     "Where Students look, before and after attention, and Teachers (Fig. 8)"
     if not hasattr(self.model, 'streams'): raise ValueError("This network has no part streams, so there is no attention to show.")
-    x,pics,_ = self._some_images(items, n)
+    x,pics,_ = self._some_images(items, n, seed)
     parts = self._parts(x) if 'T' in self.model.heads else None
     return show.plot_attention(pics, self.model.to(x.device).eval().attention_maps(x, parts), parts, **kwargs)
 
