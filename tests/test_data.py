@@ -14,7 +14,7 @@ from fastai.vision.core import imagenet_stats
 from vehicle_reid.data import (PKSampler, RandomErasing, ColorPatchOcclusion, FlipPadCrop, ReIDDataLoaders, box_masks, fill_patches,
     occlude, occlude_queries, random_boxes, reid_tfms)
 from vehicle_reid.datasets import read_occluded_veri, read_veri
-from test_datasets import toy_folder, toy_vehicleid, toy_veri
+from test_datasets import toy_cityflow, toy_folder, toy_vehicleid, toy_veri, toy_veriwild, toy_vric
 
 # ---- sampler ----------------------------------------------------------------------------------------------------------------------
 
@@ -179,6 +179,17 @@ def test_occlude_queries(tmp_path):
     before = sorted(os.listdir(tmp_path/'hidden'))
     with pytest.raises(ValueError, match='not empty.*nothing in it was changed'): occlude_queries(items, tmp_path/'hidden', seed=1)
     assert sorted(os.listdir(tmp_path/'hidden'))==before
+
+def test_occluded_queries_go_on_and_mend_what_is_broken(tmp_path):
+    items = read_veri(toy_veri(tmp_path/'VeRi', size=(64,48))); q = items.split=='query'
+    new = occlude_queries(items, tmp_path/'hidden', seed=3); files = [Path(p) for p in new.path[q]]
+    want = [f.read_bytes() for f in files]
+    files[0].unlink(); files[1].write_bytes(want[1][:99]) # interrupted, damaged
+    kept = files[2].stat().st_mtime_ns
+    pd.testing.assert_frame_equal(occlude_queries(items, tmp_path/'hidden', seed=3), new)
+    assert [f.read_bytes() for f in files]==want and files[2].stat().st_mtime_ns==kept and not list((tmp_path/'hidden').glob('*.part'))
+    with pytest.raises(ValueError, match='holds no copies of these queries with this seed'): occlude_queries(items, tmp_path/'hidden', seed=4)
+    with pytest.raises(ValueError, match='1 queries share their file name'): occlude_queries(pd.concat([items, items[q][:1].assign(path=f'elsewhere/{files[0].name}')], ignore_index=True), tmp_path/'two')
 
 # ---- loaders ----------------------------------------------------------------------------------------------------------------------
 
@@ -356,3 +367,15 @@ def test_cuda_batches_are_those_of_the_cpu(path):
     set_seed(0); a = [(plain(x),y) for x,y in loaders(path, occlusion=.5).train]
     set_seed(0); b = [(plain(x),y) for x,y in loaders(path, occlusion=.5, device='cuda').train]
     for (x,y),(x2,y2) in zip(a,b): torch.testing.assert_close(x, x2.cpu()); assert torch.equal(y, y2.cpu()) and x2.is_cuda
+
+@pytest.mark.parametrize('make,toy', [('from_veriwild',toy_veriwild), ('from_vric',toy_vric), ('from_cityflow',toy_cityflow)])
+def test_loaders_of_other_layouts(tmp_path, make, toy):
+    dls = getattr(ReIDDataLoaders, make)(toy(tmp_path/'set'), size=32, p=2, k=2)
+    x,y = dls.train.one_batch()
+    assert x.shape==(4,3,32,32) and len(dls.query_items) and len(dls.gallery_items)
+
+def test_loaders_from_names(tmp_path):
+    for v in 'abcd':
+        for c in '12': Image.new('RGB', (20,20)).save(tmp_path/f'{v}_{c}.png')
+    dls = ReIDDataLoaders.from_names(tmp_path, r'(?P<vid>\w)_(?P<cam>\d)', size=32, p=2, k=2)
+    assert len(dls.train_items)==6 and len(dls.query_items)==2==len(dls.gallery_items) and len(dls.train.one_batch()[1])==4

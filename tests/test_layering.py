@@ -11,7 +11,7 @@ MATHS = 'panet channels attention streams pmnet'.split() # torch and nothing of 
 # ---- the promise: every name of the public face, in this one place --------------------------------------------------------------
 PUBLIC = '''
 synth_veri draw_vehicle
-read_veri read_vehicleid read_occluded_veri read_folder read_table
+read_veri read_vehicleid read_occluded_veri read_folder read_table read_names read_veriwild read_vric read_cityflow examine ReIDInterpretation
 ReIDDataLoaders ReIDDataLoaders.from_veri ReIDDataLoaders.from_vehicleid ReIDDataLoaders.from_folder ReIDDataLoaders.from_df
 ReIDDataLoaders.show_batch PKSampler RandomErasing ColorPatchOcclusion
 grabcut_mask grabcut_masks

@@ -8,7 +8,7 @@ __all__ = ['PKSampler', 'random_boxes', 'box_masks', 'RandomErasing', 'fill_patc
            'MaskToFloat', 'PKDataLoader', 'reid_tfms', 'ReIDDataLoaders']
 
 # %% ../nbs/03_data.ipynb #a4beeb4a
-import math, os
+import json, math, os
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd
@@ -25,7 +25,8 @@ from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
 from fastai.torch_core import TensorImage, TensorImageBase, TensorMask, default_device, defaults, to_device
 from fastai.vision.augment import RandTransform
 from fastai.vision.core import PILImage, PILMask, imagenet_stats
-from .datasets import check_items, read_folder, read_table, read_vehicleid, read_veri
+from .files import write_atomic, write_json
+from .datasets import _image_error, _list, check_items, read_cityflow, read_folder, read_names, read_table, read_vehicleid, read_veri, read_veriwild, read_vric
 
 # %% ../nbs/03_data.ipynb #ecb789f8
 class PKSampler(torch.utils.data.Sampler):
@@ -168,19 +169,28 @@ def occlude(
 
 def occlude_queries(
     items, # table, such as from `read_veri`
-    folder, # new or empty folder for the images
+    folder, # for the images: new or empty, or what an earlier call with the same queries and seed left, complete or not
     seed=0 # of the whole set; query number i has seed·10⁶ + i
 ):
     "`items` with its queries replaced by occluded copies, written as JPEG into `folder` (Sec. IV-A1, Occluded VeRi large)"
-    folder,items = Path(folder),items.copy()
+    folder,rows = Path(folder),items.index[items.split=='query']
+    names = [Path(p).with_suffix('.jpg').name for p in items.path[rows]]
+    if len(twice := pd.Series(names)[pd.Series(names).duplicated()]): raise ValueError(f"{len(twice)} queries share their file name with another, so their copies would, too: {_list(twice)}. Rename the files.")
+    _claim(folder, dict(seed=seed, queries=names))
+    for i,(row,n) in enumerate(zip(rows, names)):
+        if (folder/n).exists() and not _image_error(folder/n): continue
+        with Image.open(items.path[row]) as img: hidden = occlude(img, seed*10**6+i)
+        write_atomic(folder/n, lambda f: hidden.save(f, 'JPEG', quality=95))
+    return items.assign(path=items.path.where(items.split!='query', pd.Series([str(folder/n) for n in names], index=rows)))
+
+def _claim(folder, about):
+    "`folder` for occluded copies of what `about` says; an error if it is used for something else"
+    file = folder/'occluded.json'
+    if file.exists() and json.loads(file.read_text(encoding='utf-8'))==about: return
     if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty, and nothing in it was changed. Pass a new folder for the occluded queries.")
+        raise ValueError(f"{folder} is not empty and holds no copies of these queries with this seed; nothing in it was changed. Pass a new folder for the occluded queries.")
     folder.mkdir(parents=True, exist_ok=True)
-    for i,row in enumerate(items.index[items.split=='query']):
-        out = folder/Path(items.path[row]).with_suffix('.jpg').name
-        with Image.open(items.path[row]) as img: occlude(img, seed*10**6+i).save(out, quality=95)
-        items.loc[row,'path'] = str(out)
-    return items
+    write_json(file, about)
 
 # %% ../nbs/03_data.ipynb #6c03b06a
 class FlipPadCrop(_PerImage):
@@ -359,9 +369,33 @@ def from_vehicleid(cls:ReIDDataLoaders, path, test='small', trial=0, trial_seed=
 
 @patch(cls_method=True)
 @delegates(ReIDDataLoaders.from_df)
-def from_folder(cls:ReIDDataLoaders, path, **kwargs):
-    "Loaders of a folder for each vehicle under train, query and gallery"
-    return cls.from_df(read_folder(path), **kwargs)
+def from_veriwild(cls:ReIDDataLoaders, path, test='small', **kwargs):
+    "Loaders of VERI-Wild; `test` is the `size` of `read_veriwild`"
+    return cls.from_df(read_veriwild(path, test), **kwargs)
+
+@patch(cls_method=True)
+@delegates(ReIDDataLoaders.from_df)
+def from_vric(cls:ReIDDataLoaders, path, **kwargs):
+    "Loaders of VRIC"
+    return cls.from_df(read_vric(path), **kwargs)
+
+@patch(cls_method=True)
+@delegates(ReIDDataLoaders.from_df)
+def from_cityflow(cls:ReIDDataLoaders, path, test=.25, split_seed=0, **kwargs):
+    "Loaders of CityFlow-ReID; a share `test` of its training vehicles is set aside"
+    return cls.from_df(read_cityflow(path, test, split_seed), **kwargs)
+
+@patch(cls_method=True)
+@delegates(ReIDDataLoaders.from_df)
+def from_folder(cls:ReIDDataLoaders, path, test=.25, split_seed=0, **kwargs):
+    "Loaders of a folder for each vehicle, under train, query and gallery or without these, where a share `test` of the vehicles is set aside"
+    return cls.from_df(read_folder(path, test=test, seed=split_seed), **kwargs)
+
+@patch(cls_method=True)
+@delegates(ReIDDataLoaders.from_df)
+def from_names(cls:ReIDDataLoaders, path, pattern, test=.25, split_seed=0, **kwargs):
+    "Loaders of images whose names tell vehicle and camera by a regular expression, see `read_names`"
+    return cls.from_df(read_names(path, pattern, test, split_seed), **kwargs)
 
 # %% ../nbs/03_data.ipynb #7ea19e7f
 @patch

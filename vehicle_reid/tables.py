@@ -157,14 +157,8 @@ def read_runs(file):
     return [json.loads(o) for o in file.read_text(encoding='utf-8').splitlines()] if file.exists() else []
 
 def _occluded_queries(items, folder, seed=0):
-    "Table of the queries with colour patches, drawn into `folder` unless they are there"
-    if not folder.exists():
-        part = folder.with_name(folder.name+'.part')
-        shutil.rmtree(part, ignore_errors=True)
-        occlude_queries(items, part, seed)
-        part.rename(folder)
-    qs = items[items.split=='query']
-    return qs.assign(path=[str(folder/Path(o).with_suffix('.jpg').name) for o in qs.path])
+    "Table of the queries with colour patches, drawn into `folder` as far as they are not there"
+    return occlude_queries(items[items.split=='query'], folder, seed)
 
 def _job():
     "What a process of `run_tables` does: one run, read from standard input, its result to a file"
