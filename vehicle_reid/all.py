@@ -7,6 +7,7 @@ from vehicle_reid.files import *
 from vehicle_reid.synth import *
 from vehicle_reid.datasets import *
 from vehicle_reid.data import *
+from vehicle_reid.processes import *
 from vehicle_reid.components import *
 from vehicle_reid.backbone import *
 from vehicle_reid.grabcut import *
