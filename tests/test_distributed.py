@@ -1,10 +1,14 @@
 "Two real processes train one learner: whose batches are whose, what agrees, who writes, what a resumed run gives, and how an error ends"
 import json, os, subprocess, sys
 from collections import Counter
+from itertools import product
 from pathlib import Path
-import numpy as np, pytest, torch
+import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, strategies as st
 from vehicle_reid.data import PKSampler, ReIDDataLoaders
+from vehicle_reid.losses import ReIDLoss
+from vehicle_reid.parts import uniform_parts
+from vehicle_reid.pmnet import PMNet
 from vehicle_reid.synth import synth_veri
 
 def launch(*args, launcher=('accelerate.commands.launch','--multi_gpu','--num_processes','2','--num_machines','1','--mixed_precision','no','--dynamo_backend','no'), cwd, **env):
@@ -51,7 +55,7 @@ class Watch(Callback):
         d,net = self.learn,self.model.module
         terms = {h: d.loss_func.terms[f'id_{h}'].item() for h in net.heads}
         own = [.5-lam*terms[h] for h,lam in zip(net.heads, net.weights.tolist())] # of this process's loss alone, eq. 6
-        out['steps'].append(dict(epoch=d.epoch, rows=self.dl.rows, y=self.yb[0].tolist(), own=own, grad=net.log_var.grad.tolist(), shift=self.shift,
+        out['steps'].append(dict(epoch=d.epoch, rows=self.dl.rows, y=self.yb[0].tolist(), own=own, id_G=terms['G'], grad=net.log_var.grad.tolist(), shift=self.shift,
             conv=next(net.trunk.parameters()).grad.sum().item()))
 
 def digest(net): return {k: hashlib.sha256(v.contiguous().numpy().tobytes()).hexdigest()[:12] for k,v in net.state_dict().items()}
@@ -143,6 +147,21 @@ def test_gradients_are_the_mean_over_processes_that_of_hul_too(run):
     for x,y in zip(run[1]['steps'], run[2]['steps']):
         assert x['grad']==y['grad'] and x['conv']==y['conv'] and x['own']!=y['own']
         np.testing.assert_allclose(x['grad'], np.mean([x['own'], y['own']], 0), atol=1e-5)
+
+def test_losses_in_the_table_are_the_mean_over_processes(run, folder):
+    log = pd.read_csv(folder/'whole'/'pmnet.csv')
+    for e in range(2): assert log.id_G[e]==pytest.approx(np.mean([o['id_G'] for o in run[1]['steps']+run[2]['steps'] if o['epoch']==e]), abs=1e-4)
+
+@pytest.mark.parametrize('attention', ['mam','se','residual','none'])
+def test_no_option_leaves_a_parameter_without_gradient(attention):
+    "So DDP needs no `find_unused_parameters`; `log_var` gets its from HUL"
+    x,ids = torch.randn(4, 3, 32, 32),torch.tensor([0,0,1,1])
+    parts = uniform_parts(torch.ones(4, 1, 32, 32), 2)
+    for share,students,teachers,global_head in product((True,False), repeat=4):
+        if not (students or teachers or global_head): continue
+        net = PMNet(2, 'resnet10t', 2, 16, attention, share, students, teachers, global_head, pretrained=False).train()
+        ReIDLoss()(net(x, parts if teachers else None), ids).backward()
+        assert [n for n,p in net.named_parameters() if p.requires_grad and p.grad is None]==['log_var']
 
 def test_models_agree_to_the_last_bit_buffers_too(run):
     assert any('running_mean' in k for k in same(run, 'pmnet')) and same(run, 'panet')
