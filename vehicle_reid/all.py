@@ -8,6 +8,7 @@ from vehicle_reid.synth import *
 from vehicle_reid.datasets import *
 from vehicle_reid.data import *
 from vehicle_reid.doctor import *
+from vehicle_reid.processes import *
 from vehicle_reid.components import *
 from vehicle_reid.backbone import *
 from vehicle_reid.grabcut import *

@@ -188,12 +188,13 @@ def train(*,
     seed:int=0, # of weights and batches
 ):
     "Train PANet, then PMNet with its part masks, on a data set on disk"
-    from fastai.torch_core import set_seed
+    from fastai.torch_core import rank_distrib, set_seed
     from vehicle_reid.learner import reid_learner
     set_seed(seed)
     dls = load_data(data, layout, pattern, testset, size=size, p=p, k=k)
     learn = reid_learner(dls, arch, pretrained=_weights(weights))
-    learn.fit_two_stage(panet_epochs, pmnet_epochs, folder=out)
+    with learn.distrib_ctx(): learn.fit_two_stage(panet_epochs, pmnet_epochs, folder=out)
+    if rank_distrib(): return # one of several processes, not the first
     print(f"\n{table({'PMNet only': dict(learn.evaluate())})}\n\nThe learner is in {Path(out).resolve()}")
 
 # %% ../nbs/53_cli.ipynb #53de1082

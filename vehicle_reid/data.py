@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PKSampler', 'random_boxes', 'box_masks', 'RandomErasing', 'fill_patches', 'random_patches', 'ColorPatchOcclusion',
            'occlude', 'occlude_queries', 'FlipPadCrop', 'Item', 'OpenImage', 'OpenMask', 'EncodeId', 'Squish',
-           'MaskToFloat', 'PKDataLoader', 'reid_tfms', 'ReIDDataLoaders']
+           'MaskToFloat', 'KeepsRows', 'own_loader', 'PKDataLoader', 'reid_tfms', 'ReIDDataLoaders']
 
 # %% ../nbs/03_data.ipynb #a4beeb4a
 import json, math, os
@@ -22,7 +22,7 @@ from fastcore.meta import delegates
 from fasttransform import Transform
 from fastai.data.core import DataLoaders, Datasets, TfmdDL, TfmdLists
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
-from fastai.torch_core import TensorImage, TensorImageBase, TensorMask, default_device, defaults, to_device
+from fastai.torch_core import TensorImage, TensorImageBase, TensorMask, default_device, defaults, num_distrib, to_device
 from fastai.vision.augment import RandTransform
 from fastai.vision.core import PILImage, PILMask, imagenet_stats
 from .files import write_atomic, write_json
@@ -35,16 +35,27 @@ class PKSampler(torch.utils.data.Sampler):
         ids, # identity of each row
         p=4, # identities in a batch, P
         k=8, # images of each, Q
-        seed=None # own random numbers, other ones each epoch; by default torch's global generator
+        seed=None, # own random numbers, other ones each epoch; by default torch's global generator
+        processes=None # that share an epoch, see below; by default as many as a launcher started
     ):
-        store_attr('p,k,seed')
+        store_attr('p,k,seed,processes')
         ids,self.epoch = np.asarray(ids),0
         self.rows = [torch.from_numpy(np.flatnonzero(ids==i)) for i in np.unique(ids)]
         if min(p, k)<1: raise ValueError(f"p={p}, k={k}: a batch needs at least one identity and one image of it (the paper has p=4, k=8).")
         if (n := len(self.rows))<p: raise ValueError(f"{len(ids)} training images show {n} identities, too few for p={p} in each batch. "
             f"Pass p={n} or less, or add identities.")
         self.chunks = torch.tensor([math.ceil(len(r)/k) for r in self.rows])
-        self.n_batches = max(math.ceil(self.chunks.sum()/p), int(self.chunks.max()))
+
+    @property
+    def n_processes(self): return self.processes or max(num_distrib(), 1)
+    @property
+    def together(self):
+        "Identities drawn at a time: those of all processes, were there enough of them"
+        return n if (n := self.p*self.n_processes)<=len(self.rows) else self.p
+    @property
+    def n_batches(self):
+        draws = max(math.ceil(self.chunks.sum()/self.together), int(self.chunks.max()))
+        return math.ceil(draws*self.together/self.p/self.n_processes)*self.n_processes
 
     def __len__(self): return self.n_batches*self.p*self.k
 
@@ -57,8 +68,8 @@ class PKSampler(torch.utils.data.Sampler):
         g = None if self.seed is None else torch.Generator().manual_seed(self.seed+self.epoch)
         self.epoch += 1
         todo,left = [list(self._shuffled(i, int(c)*self.k, g)) for i,c in enumerate(self.chunks)], self.chunks.double()
-        for _ in range(self.n_batches):
-            for i in (left + torch.rand(len(left), generator=g, dtype=left.dtype)).topk(self.p).indices.tolist():
+        for _ in range(self.n_batches*self.p//self.together):
+            for i in (left + torch.rand(len(left), generator=g, dtype=left.dtype)).topk(self.together).indices.tolist():
                 yield from (todo[i].pop(0) if todo[i] else self._shuffled(i, self.k, g)[0]).tolist()
                 left[i] = len(todo[i])
 
@@ -278,22 +289,33 @@ class MaskToFloat(Transform):
     def encodes(self, o:TensorMask): return o[:,None].float()/255
 
 # %% ../nbs/03_data.ipynb #d3cc79af
-class PKDataLoader(TfmdDL):
+class KeepsRows:
+    "A loader's `rows`: the places in its data set of the batch that it gave last"
+    def get_idxs(self):
+        self.order = super().get_idxs()
+        return self.order
+    def __iter__(self):
+        order = None
+        for i,b in enumerate(super().__iter__()):
+            order = self.order if order is None else order # another iteration may begin while this one lasts
+            self.rows = order[i*self.bs:(i+1)*self.bs]
+            yield b
+
+def own_loader(dl):
+    "The loader of which `dl` is, within a distributed fit, a process's share; or else `dl`"
+    return dl.__dict__.get('dl', dl)
+
+class PKDataLoader(KeepsRows, TfmdDL):
     "A `TfmdDL` that takes its rows, in order, from a `PKSampler`"
     def __init__(self, dataset=None, bs=64, sampler=None, **kwargs):
         self.sampler = sampler
         super().__init__(dataset, bs=bs, **kwargs)
 
     def get_idxs(self):
-        self.order = list(self.sampler) if self.sampler else super().get_idxs()
+        "All batches of the first process, then all of the second, ..."
+        if not (s := self.sampler): return super().get_idxs()
+        self.order = torch.tensor(list(s)).view(-1, s.n_processes, s.p*s.k).transpose(0, 1).flatten().tolist()
         return self.order
-    def __iter__(self):
-        "Batches; `rows` are the places in the data set of the one that was given last"
-        order = None
-        for i,b in enumerate(super().__iter__()):
-            order = self.order if order is None else order # another iteration may begin while this one lasts
-            self.rows = order[i*self.bs:(i+1)*self.bs]
-            yield b
     def __len__(self): return len(self.sampler)//self.bs if self.sampler else super().__len__()
     def new(self, dataset=None, cls=None, **kwargs):
         "Other items need another sampler, or none"
@@ -443,7 +465,7 @@ def embed_dl(self:ReIDDataLoaders,
     items = list(items.path) if isinstance(items, pd.DataFrame) else [items] if isinstance(items, (str,Path,Image.Image)) else list(items)
     if not items: raise ValueError("There is nothing to embed: the list is empty. Pass paths, PIL images or a table with `path`.")
     _check_open([o for o in items if isinstance(o, (str,Path))])
-    v,kw = self.valid,dict(do_setup=False)
+    v,kw = own_loader(self.valid),dict(do_setup=False)
     ds = TfmdLists([Item(o, row=i) for i,o in enumerate(items)], [OpenImage()], split_idx=1, **kw)
     return TfmdDL(ds, bs, after_item=v.after_item, after_batch=v.after_batch, num_workers=v.fake_l.num_workers if len(items)>bs else 0,
         device=self.device, **kw)
@@ -460,7 +482,7 @@ def mask_dls(self:ReIDDataLoaders,
         raise ValueError(f"{len(masks)} masks for {len(df)} training images. Pass one for each row of dls.train_items, in that order.")
     _check_open(masks)
     rows = [Item(p, v, i, m) for i,(p,v,m) in enumerate(zip(df.path, df.vid.tolist(), masks))]
-    bs = min(bs, len(rows))
+    bs = min(bs, len(rows)//max(num_distrib(), 1)) # a process's share of a small set must fill a batch
     ds = Datasets(rows, [[OpenImage()], [EncodeId(self.vocab)], [OpenMask()]], splits=[range(len(rows)), range(bs)], n_inp=1)
     kw = dict(bs=bs, after_item=[Squish(self.size), ToTensor()], num_workers=self.train.fake_l.num_workers)
     tfms = [MaskToFloat(), *_norm()]

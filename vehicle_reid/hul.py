@@ -9,6 +9,7 @@ __all__ = ['UncertaintyWeights', 'UncertaintyWeighting', 'FixedWeighting']
 import torch
 from torch import nn
 from fastai.callback.core import Callback
+from fastai.torch_core import get_model
 
 # %% ../nbs/32_hul.ipynb #ae72c321
 class UncertaintyWeights(nn.Module):
@@ -37,7 +38,7 @@ class UncertaintyWeighting(Callback):
     "Weighs the ID terms by learnt uncertainty (eq. 6)"
     order = 3
     @property
-    def term_names(self): return [f'λ_{j}' for j in self.model.heads]
+    def term_names(self): return [f'λ_{j}' for j in get_model(self.model).heads]
 
     def before_fit(self):
         if not hasattr(self.loss_func, 'terms'): raise TypeError("UncertaintyWeighting needs a loss function that keeps its `terms` by name, such as ReIDLoss.")
@@ -51,7 +52,7 @@ class UncertaintyWeighting(Callback):
 
     def after_loss(self):
         if not self.training: return
-        heads = self.model.heads
+        heads = get_model(self.model).heads
         if any(f'id_{j}' not in self.loss_func.terms for j in heads):
             raise RuntimeError(f"PMNet has the heads {', '.join(heads)} but not all of them gave a loss: its Teachers got no parts. Add the PartMasks callback, or build PMNet with teachers=False.")
         L = [self.loss_func.terms[f'id_{j}'] for j in heads]
@@ -70,12 +71,12 @@ class FixedWeighting(Callback):
     ): self.weights = weights
 
     def before_fit(self):
-        heads = self.model.heads
+        heads = get_model(self.model).heads
         if len(self.weights)!=len(heads): raise ValueError(f"FixedWeighting got {len(self.weights)} weights for the {len(heads)} heads {', '.join(heads)}.")
         with torch.no_grad(): self.model.log_var.requires_grad_(False).copy_(-torch.tensor(self.weights).float().log())
 
     def after_loss(self):
         if not self.training: return
-        L = [self.loss_func.terms[f'id_{j}'] for j in self.model.heads]
+        L = [self.loss_func.terms[f'id_{j}'] for j in get_model(self.model).heads]
         self.learn.loss_grad = self.loss_grad + sum((w-1)*o for w,o in zip(self.weights, L))
         self.learn.loss = self.loss_grad.clone()

@@ -22,11 +22,12 @@ from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.callback.schedule import ParamScheduler, combined_cos
 from fastai.learner import Learner
-from fastai.torch_core import default_device
+from fastai.torch_core import default_device, get_model, rank_distrib
 from fastai.optimizer import Adam
 from fastai.vision.core import imagenet_stats
 from .files import write_atomic, write_json
-from .data import FlipPadCrop, RandomErasing
+from .data import FlipPadCrop, RandomErasing, own_loader
+from .processes import agree, check_together, of_all, on_first, together
 from .grabcut import grabcut_mask, grabcut_masks
 from .panet import PANet, PANetLoss
 from .parts import PartMasks, uniform_parts
@@ -75,12 +76,15 @@ def warmup_cos(
 
 # %% ../nbs/50_learner.ipynb #c4a5804e
 def _rng_state(dl):
-    np_state = np.random.get_state()
-    return dict(torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    "The random states of each process"
+    np_state,dl = np.random.get_state(),own_loader(dl)
+    return of_all(dict(torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         numpy=(np_state[0], np_state[1].tolist(), *np_state[2:]), python=random.getstate(), dl=dl.rng.getstate(),
-        sampler=getattr(getattr(dl, 'sampler', None), 'epoch', 0))
+        sampler=getattr(getattr(dl, 'sampler', None), 'epoch', 0)))
 
-def _set_rng_state(s, dl):
+def _set_rng_state(states, dl):
+    if rank_distrib()>=len(states): return # it was saved by fewer processes
+    s,dl = states[rank_distrib()],own_loader(dl)
     torch.set_rng_state(s['torch'].cpu())
     if s['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all([o.cpu() for o in s['cuda']])
     np.random.set_state((s['numpy'][0], np.array(s['numpy'][1], dtype=np.uint32), *s['numpy'][2:]))
@@ -99,7 +103,7 @@ class Checkpoint(Callback):
         self.log = []
         if not self.file.exists(): return
         s = torch.load(self.file, map_location='cpu', weights_only=True)
-        self.learn.model.load_state_dict(s['model']); self.learn.opt.load_state_dict({k: L(v) for k,v in s['opt'].items()})
+        get_model(self.model).load_state_dict(s['model']); self.learn.opt.load_state_dict({k: L(v) for k,v in s['opt'].items()})
         self.learn.first_epoch,self.log = s['epoch'],s['log']
         self.recorder.smooth_loss.count,self.recorder.smooth_loss.val = s['smooth']
         self.state = s['rng']
@@ -110,17 +114,31 @@ class Checkpoint(Callback):
     def after_epoch(self):
         self.log.append([self.epoch, *map(float, self._numbers())])
         opt = {k: list(v) for k,v in self.opt.state_dict().items()} # plain lists: read back without pickle's risks
-        s = dict(model=self.model.state_dict(), opt=opt, epoch=self.epoch+1, log=self.log, rng=_rng_state(self.dls.train),
+        s = dict(model=get_model(self.model).state_dict(), opt=opt, epoch=self.epoch+1, log=self.log, rng=_rng_state(self.dls.train),
             smooth=[self.recorder.smooth_loss.count, self.recorder.smooth_loss.val])
-        write_atomic(self.file, partial(torch.save, s))
+        if rank_distrib()==0: write_atomic(self.file, partial(torch.save, s))
 
     def _numbers(self): return [float('nan') if o is None else o for o in self.recorder.values[-1]]
 
 # %% ../nbs/50_learner.ipynb #b06a836f
 class ResumableLearner(Learner):
-    "A `Learner` whose epochs begin at `first_epoch`, which `Checkpoint` sets"
+    "A `Learner` whose epochs begin at `first_epoch`, which `Checkpoint` sets, in one process or several"
     first_epoch = 0
+    def distrib_ctx(self,
+        sync_bn=False, # batch statistics over all processes; GPUs only
+        in_notebook=False, # fastai's; every launcher is recognised without it
+        **kwargs # of accelerate's `Accelerator`
+    ):
+        "A context in which the processes of a launcher train this learner together"
+        return together(self, [c.panet for c in self.cbs if isinstance(c, PartMasks) and c.panet is not None], sync_bn=sync_bn, **kwargs)
+
+    def fit(self, *args, **kwargs):
+        check_together(self)
+        super().fit(*args, **kwargs)
+        agree(self.model) # buffers are each process's own
+
     def _do_fit(self):
+        if self.first_epoch and getattr(getattr(self, 'progress', None), 'mbar', None): self.progress.mbar.update(0) # fastprogress cannot begin elsewhere
         try:
             for self.epoch in range(self.first_epoch, self.n_epoch): self._with_events(self._do_epoch, 'epoch', CancelEpochException)
         finally: self.first_epoch = 0
@@ -169,6 +187,7 @@ class ReIDLearner(ResumableLearner):
             "evaluate, embed and search work as they are.")
         if self.panet is not None and not self.panet.neck.bn.num_batches_tracked:
             warnings.warn("PANet has not been trained, so the Teachers will see boxes at random: call learn.fit_panet() first, or fit_two_stage, or pass reid_learner a trained panet, or uniform=True.", stacklevel=2)
+        if hasattr(self.model, 'log_var') and not any(isinstance(c, UncertaintyWeighting) for c in self.cbs): self.model.log_var.requires_grad_(False) # DDP would wait for its gradient
         super().fit(n_epoch, lr=lr, wd=wd, cbs=cbs, reset_opt=reset_opt, **kwargs)
 
     def load(self, file, **kwargs):
@@ -242,13 +261,15 @@ def fit_panet(self:ReIDLearner,
 ):
     "Stage 1: PANet on identities and GrabCut pseudo labels (Sec. III-A, IV-B1); returns its training log"
     if self.panet is None: raise ValueError("This learner has no PANet (uniform stripes, or no Teachers): train PMNet alone, with fit_one_cycle or fit_two_stage(panet_epochs=0).")
-    masks,loss = grabcut_masks(list(self.dls.train_items.path), cache=cache),PANetLoss(label_smoothing)
+    check_together(self)
+    masks,loss = on_first(lambda: grabcut_masks(list(self.dls.train_items.path), cache=cache).paths),PANetLoss(label_smoothing)
     lr = lr or (1e-3 if self.from_scratch else 1e-4)
-    learn = TrainOnlyLearner(self.dls.mask_dls(masks.paths, bs=bs), self.panet, loss_func=loss, opt_func=reid_adam, lr=lr, wd=5e-4, path=self.path,
+    learn = TrainOnlyLearner(self.dls.mask_dls(masks, bs=bs), self.panet, loss_func=loss, opt_func=reid_adam, lr=lr, wd=5e-4, path=self.path,
         metrics=[loss.id_loss, loss.mask_loss])
     learn.recorder.train_metrics,learn.recorder.valid_metrics,learn.logger = True,False,self.logger
     ckpt = Checkpoint(checkpoint) if checkpoint else None
-    with nullcontext() if hasattr(self, 'progress') else learn.no_bar(): learn.fit(epochs, cbs=L(ckpt) + [type(c)(c.amp_mode) for c in self.cbs if isinstance(c, MixedPrecision)] + [ChannelsLast() for c in self.cbs if isinstance(c, ChannelsLast)])
+    shared = learn.distrib_ctx(**self.shared_training.args) if hasattr(self, 'shared_training') else nullcontext()
+    with nullcontext() if hasattr(self, 'progress') else learn.no_bar(), shared: learn.fit(epochs, cbs=L(ckpt) + [type(c)(c.amp_mode) for c in self.cbs if isinstance(c, MixedPrecision)] + [ChannelsLast() for c in self.cbs if isinstance(c, ChannelsLast)])
     return _log(learn, ckpt)
 
 def _log(learn, ckpt=None):
@@ -287,9 +308,10 @@ def fit_two_stage(self:ReIDLearner,
     cbs=None # further callbacks of stage 2
 ):
     "Stage 1 trains PANet, stage 2 PMNet with its masks; saved and resumable (Sec. IV-B1)"
+    check_together(self)
     lr,schedule = lr or self.lr, schedule or _schedule(self)
     settings = dict(panet_epochs=panet_epochs, pmnet_epochs=pmnet_epochs, lr=lr, panet_lr=panet_lr, panet_bs=panet_bs, rates=[schedule(lr)(o) for o in (0,.25,.5,.75,1)], **_describe(self))
-    folder = self.folder = _run_folder(folder, self.path, settings)
+    folder = self.folder = on_first(lambda: _run_folder(folder, self.path, settings))
     if panet_epochs and self.panet is not None: _stage(folder, 'panet', self.panet, partial(self.fit_panet, panet_epochs, panet_lr, panet_bs, cache))
     def fit(checkpoint):
         ckpt = Checkpoint(checkpoint)
@@ -297,8 +319,10 @@ def fit_two_stage(self:ReIDLearner,
         self.fit(pmnet_epochs, lr=lr, reset_opt=True, cbs=L(ParamScheduler({'lr': schedule(lr)}), ckpt) + L(cbs))
         return _log(self, ckpt)
     _stage(folder, 'pmnet', self.model, fit)
-    shutil.rmtree(folder/'parts', ignore_errors=True)
-    if not (folder/'reid.json').exists(): self.save_pretrained(folder)
+    def finish():
+        shutil.rmtree(folder/'parts', ignore_errors=True)
+        if not (folder/'reid.json').exists(): self.save_pretrained(folder)
+    on_first(finish)
 
 def _schedule(learn): return warmup_cos if learn.from_scratch else baseline_steps if isinstance(learn.model, Baseline) else WarmupSteps
 
@@ -319,11 +343,13 @@ def _losses(learn):
 def _stage(folder, name, net, fit):
     "Train `net` unless `folder`/`name` holds it already"
     done,ckpt = folder/name,folder/f'{name}.ckpt'
-    if done.exists(): return _load_weights(net, done)
+    if on_first(done.exists): return _load_weights(net, done)
     log = fit(checkpoint=ckpt)
-    write_atomic(folder/f'{name}.csv', partial(log.to_csv, index=False))
-    _save_net(net, done)
-    ckpt.unlink(missing_ok=True)
+    def save():
+        write_atomic(folder/f'{name}.csv', partial(log.to_csv, index=False))
+        _save_net(net, done)
+        ckpt.unlink(missing_ok=True)
+    on_first(save)
 
 # %% ../nbs/50_learner.ipynb #7ff5ada5
 @patch
@@ -398,8 +424,10 @@ def _load_weights(net, folder):
 def save_pretrained(self:ReIDLearner,
     folder # written: pmnet/, panet/ (if there is one), reid.json
 ):
-    "Save both networks as safetensors and JSON"
-    folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
+    "Save both networks as safetensors and JSON; of several processes only the first writes"
+    folder = Path(folder)
+    if rank_distrib(): return folder
+    folder.mkdir(parents=True, exist_ok=True)
     _save_net(self.model, folder/'pmnet')
     about = dict(network=type(self.model).__name__, size=self.dls.size, n_parts=self.model.n_parts, uniform=self.panet is None,
         **_losses(self), lr=self.lr, from_scratch=self.from_scratch)

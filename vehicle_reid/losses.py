@@ -11,6 +11,7 @@ from torch import nn
 import torch.nn.functional as F
 from fastai.callback.core import Callback
 from fastai.learner import ValueMetric
+from fastai.torch_core import get_model
 
 # %% ../nbs/30_losses.ipynb #76cdcaa6
 def batch_hard_triplet(
@@ -60,7 +61,7 @@ class LossTerms(Callback):
 
     def before_fit(self):
         self.after_fit()
-        names = self.loss_func.term_names(getattr(self.model, 'heads', ['G'])) + [n for cb in self.learn.cbs for n in getattr(cb, 'term_names', [])]
+        names = self.loss_func.term_names(getattr(get_model(self.model), 'heads', ['G'])) + [n for cb in self.learn.cbs for n in getattr(cb, 'term_names', [])]
         self._columns = [ValueMetric(_Value(self, n), n) for n in names]
         self.learn.metrics = self._columns + list(self.learn.metrics)
 
@@ -69,7 +70,7 @@ class LossTerms(Callback):
         if not self.training or not len(self.yb): return
         self._n += 1
         for k,v in self.loss_func.terms.items(): self._sums[k] = self._sums.get(k, 0) + v.detach()
-    def after_train(self): self.means = {k: (v/max(self._n, 1)).item() for k,v in self._sums.items()}
+    def after_train(self): self.means = {k: self.learn.to_detach(v/max(self._n, 1)).item() for k,v in self._sums.items()} # over all processes
     def after_fit(self):
         mine = getattr(self, '_columns', [])
         self.learn.metrics = [m for m in self.learn.metrics if m not in mine]

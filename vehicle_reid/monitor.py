@@ -6,9 +6,13 @@
 __all__ = ['ReIDMetrics']
 
 # %% ../nbs/43_monitor.ipynb #46259486
+import math
 import torch
 from fastai.callback.core import Callback, CancelValidException
+from fastai.distributed import DistributedDL
 from fastai.learner import ValueMetric
+from fastai.torch_core import maybe_gather
+from .processes import on_first
 from .metrics import _no_match, evaluate_features
 
 # %% ../nbs/43_monitor.ipynb #c94d3638
@@ -65,10 +69,13 @@ class ReIDMetrics(Callback):
     def after_validate(self):
         if self.left_out and hasattr(self.learn, 'recorder'): self.recorder.cancel_valid = False
         feats,self.feats,self.left_out = self.feats,[],False
-        if self._aside() or sum(map(len, feats))!=self.n_rows: return
+        shared = isinstance(self.dl, DistributedDL)
+        if self._aside() or not self.n_rows or sum(map(len, feats))!=math.ceil(self.n_rows/(self.dl.world_size if shared else 1)): return
         qs,gs = self.dls.query_items,self.dls.gallery_items
-        q,g = torch.cat(feats).split([len(qs),len(gs)])
-        self.result = evaluate_features(q, g, qs.vid.values, gs.vid.values, qs.cam.values, gs.cam.values)
+        feats = torch.cat(feats)
+        q,g = (maybe_gather(feats)[:self.n_rows] if shared else feats).split([len(qs),len(gs)])
+        def rank(): return evaluate_features(q, g, qs.vid.values, gs.vid.values, qs.cam.values, gs.cam.values)
+        self.result = on_first(rank) if shared else rank()
         self.values = self.result.series().to_dict()
 
     def _check(self, dl):

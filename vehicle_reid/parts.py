@@ -16,10 +16,12 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from fastai.callback.core import Callback
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
+from fastai.torch_core import distrib_barrier, get_model, rank_distrib
 from fastprogress.fastprogress import progress_bar
 from .files import write_atomic
 from .components import largest_boxes
-from .data import ColorPatchOcclusion, FlipPadCrop, RandomErasing, Squish
+from .data import ColorPatchOcclusion, FlipPadCrop, RandomErasing, Squish, own_loader
+from .processes import n_joined, rows_of
 from .channels import channel_recalibration
 from .panet import PANet
 
@@ -283,15 +285,17 @@ class KeptParts:
 
     def fill(self,
         paths, # image files
-        bs=64 # batch size
+        bs=64, # batch size
+        rank=0, n_processes=1 # which of how many processes this is; each finds its share, no image falls to two
     ):
         "Find what is missing, with a progress bar"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.places = [self._place(p) for p in paths]
-        todo = {o: p for p,o in zip(paths, self.places) if not (o.exists() and o.stat().st_size==self.n_bytes)}
+        mine = {o: p for p,o in zip(paths, self.places) if int(o.name, 16)%n_processes==rank}
+        todo = {o: p for o,p in mine.items() if not (o.exists() and o.stat().st_size==self.n_bytes)}
         if not todo: return self
         dl,places = self.dls.embed_dl(list(todo.values()), bs=bs),iter(todo)
-        for b in progress_bar(dl, leave=False):
+        for b in progress_bar(dl, leave=False, display=rank==0):
             x = torch.Tensor.as_subclass(b[0] if isinstance(b, (tuple,list)) else b, torch.Tensor)
             boxes,labels,fg = self.panet.to(x.device).part_boxes(x, **self.kw)
             numbers = torch.cat([boxes.flatten(1), labels], 1).byte().cpu().numpy()
@@ -338,11 +342,13 @@ class PartMasks(Callback):
     def before_train(self):
         "Here, not in `before_fit`, which fastai calls for a validation, too"
         if self.kept or self.panet is None or self.fresh or hasattr(self.learn, 'lr_finder') or not hasattr(self.dls, 'train_items'): return
-        known,self.move = _only_moved(self.dls.train)
+        known,self.move = _only_moved(own_loader(self.dls.train))
         if not known: return
         self.dls.train.__dict__.pop('rows', None)
         folder = self.keep_in or self.learn.path/self.learn.model_dir/'parts'
-        self.kept = KeptParts(self.panet, self.dls, folder, self.n_parts, self.temperature, self.relative).fill(list(self.dls.train_items.path))
+        kept = KeptParts(self.panet, self.dls, folder, self.n_parts, self.temperature, self.relative)
+        self.kept = kept.fill(list(self.dls.train_items.path), rank=rank_distrib()%n_joined(), n_processes=n_joined())
+        distrib_barrier() # the other processes' shares are there, too
 
     def after_fit(self): self.kept = None
 
@@ -357,8 +363,8 @@ class PartMasks(Callback):
         return _picked(boxes, labels, fg, _cells(fg), self.n_parts, self.random, move=self.move)
 
     def before_batch(self):
-        heads = getattr(self.model, 'heads', 'ST')
+        heads = getattr(get_model(self.model), 'heads', 'ST')
         if not self.training and 'S' in heads: return
-        x,rows = self.xb[0],self.dl.__dict__.get('rows') # a loader that wraps ours, as for several processes, has none: fresh parts
+        x,rows = self.xb[0],rows_of(self.dl) # a loader that is not ours has none: fresh parts
         parts = self.kept_parts(rows, x.device) if self.training and self.kept and rows else self.parts(x, random=self.training and self.random)
         self.learn.xb = (x, parts)
