@@ -53,7 +53,7 @@ def test_kept_is_what_panet_finds(path, panet, tmp_path):
     rows = [5, 0, len(paths)-1, 5]
     got = kept.read(rows)
     assert torch.equal(got[0], boxes[rows]) and torch.equal(got[1], labels[rows]) and torch.equal(got[2]>.5, fg[rows]>=.5)
-    assert {f.stat().st_size for f in kept.folder.iterdir()}=={kept.n_bytes} and kept.n_bytes==5*512+64*64//8
+    assert {f.stat().st_size for f in kept.folder.iterdir()}=={kept.n_bytes} and kept.n_bytes==5*512+64*64//8+4
 
 @pytest.mark.parametrize('workers', [0, 2])
 def test_every_batch_gets_its_own_images_parts(path, panet, tmp_path, workers):
@@ -107,15 +107,21 @@ def test_fresh_where_asked_or_where_images_move_in_unknown_ways(path, tmp_path, 
     assert Counted.calls==(len(seen) if fresh else 1) # one batch of 64 holds all images
 
 # --- never stale
+def turned(data, bit):
+    data = bytearray(data)
+    data[bit//8] ^= 1 << bit%8
+    return bytes(data)
+
 def test_a_second_run_finds_everything_there_and_other_weights_nothing(path, panet, tmp_path):
     dls = ReIDDataLoaders.from_veri(path, size=64, p=3, k=2, num_workers=0)
     paths = list(dls.train_items.path)
     a = KeptParts(panet, dls, tmp_path).fill(paths)
     times = {p: p.stat().st_mtime_ns for p in a.places}
     a.places[3].write_bytes(b'half a file')
+    a.places[1].write_bytes(turned(a.places[1].read_bytes(), bit=777))   # the right length, one bit wrong
     b = KeptParts(panet, dls, tmp_path).fill(paths)
     changed = [p for p in a.places if p.stat().st_mtime_ns!=times[p]]
-    assert b.places==a.places and changed==[a.places[3]] and a.places[3].stat().st_size==a.n_bytes
+    assert b.places==a.places and changed==[a.places[1], a.places[3]] and a.places[3].stat().st_size==a.n_bytes
     torch.manual_seed(1)
     other = PANet(6, 'resnet10t', pretrained=False)
     folders = {KeptParts(net, dls, tmp_path, **kw).folder for net,kw in [(panet,{}), (other,{}), (panet,dict(n_parts=4)), (panet,dict(temperature=.5)), (panet,dict(relative=True))]}

@@ -34,7 +34,7 @@ def test_what_is_no_image_is_refused(bad, what):
     with pytest.raises(ValueError, match=what): plot_rankings([bad], [[image()]], [[True]])
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='gone.jpg'): plot_rankings([tmp_path/'gone.jpg'], [[image()]], [[True]])
+    with pytest.raises(OSError, match='gone.jpg'): plot_rankings([tmp_path/'gone.jpg'], [[image()]], [[True]])
 
 # ---- rankings -----------------------------------------------------------------------------------------------------------------
 

@@ -63,9 +63,9 @@ def result(self:Run, name, func):
 def mean_colour_metrics(dls):
     "How far mean RGB and Euclidean distance get: the floor under every network"
     import numpy as np, torch
-    from PIL import Image
+    from vehicle_reid.datasets import open_image
     from vehicle_reid.metrics import rank_metrics
-    def _mean(paths): return torch.tensor(np.stack([np.asarray(Image.open(p).convert('RGB').reduce(4), dtype=np.float32).mean((0,1)) for p in paths]))
+    def _mean(paths): return torch.tensor(np.stack([np.asarray(open_image(p).reduce(4), dtype=np.float32).mean((0,1)) for p in paths]))
     q,g = dls.query_items,dls.gallery_items
     return rank_metrics(torch.cdist(_mean(q.path), _mean(g.path)), q.vid.values, g.vid.values, q.cam.values, g.cam.values).series()
 

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PKSampler', 'random_boxes', 'box_masks', 'RandomErasing', 'fill_patches', 'random_patches', 'ColorPatchOcclusion',
-           'occlude', 'occlude_queries', 'FlipPadCrop', 'Item', 'OpenImage', 'OpenMask', 'EncodeId', 'Squish',
-           'MaskToFloat', 'KeepsRows', 'own_loader', 'PKDataLoader', 'reid_tfms', 'ReIDDataLoaders']
+           'occlude', 'occlude_queries', 'FlipPadCrop', 'Item', 'StandIns', 'OpenImage', 'OpenMask', 'EncodeId',
+           'Squish', 'MaskToFloat', 'KeepsRows', 'own_loader', 'PKDataLoader', 'reid_tfms', 'ReIDDataLoaders']
 
 # %% ../nbs/03_data.ipynb #a4beeb4a
-import json, math, os
+from concurrent.futures import ThreadPoolExecutor
+import hashlib, json, math, multiprocessing, os, shutil, sys, tempfile, warnings, weakref
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd
@@ -26,7 +27,7 @@ from fastai.torch_core import TensorImage, TensorImageBase, TensorMask, default_
 from fastai.vision.augment import RandTransform
 from fastai.vision.core import PILImage, PILMask, imagenet_stats
 from .files import write_atomic, write_json
-from .datasets import _image_error, _list, check_items, read_cityflow, read_folder, read_names, read_table, read_vehicleid, read_veri, read_veriwild, read_vric
+from .datasets import UnreadableImage, _image_error, _list, open_image, check_items, read_cityflow, read_folder, read_names, read_table, read_vehicleid, read_veri, read_veriwild, read_vric
 
 # %% ../nbs/03_data.ipynb #ecb789f8
 class PKSampler(torch.utils.data.Sampler):
@@ -190,7 +191,7 @@ def occlude_queries(
     _claim(folder, dict(seed=seed, queries=names))
     for i,(row,n) in enumerate(zip(rows, names)):
         if (folder/n).exists() and not _image_error(folder/n): continue
-        with Image.open(items.path[row]) as img: hidden = occlude(img, seed*10**6+i)
+        hidden = occlude(open_image(items.path[row]), seed*10**6+i)
         write_atomic(folder/n, lambda f: hidden.save(f, 'JPEG', quality=95))
     return items.assign(path=items.path.where(items.split!='query', pd.Series([str(folder/n) for n in names], index=rows)))
 
@@ -248,14 +249,55 @@ class Item(NamedTuple):
     row:int=-1
     mask:str=''
 
-_unreadable = 'cannot read image {}{}: {}. Remove it or copy the file again; verify_images(items) lists all such files.'
+class StandIns:
+    "Images in the place of unreadable ones, each of which is told once, whichever process met it: another image of a training vehicle, else an empty one"
+    def __init__(self,
+        items # table with path, vid, split
+    ):
+        self.others = items[items.split=='train'].groupby('vid').path.agg(list).to_dict()
+        self.folder = tempfile.mkdtemp(prefix='unreadable-images-') # a file for each image, since loader processes share nothing else
+        weakref.finalize(self, _remove, self.folder, os.getpid())
+
+    def __call__(self, o, error):
+        self.tell(error)
+        mine = self.others.get(getattr(o, 'vid', -1), [])
+        at = mine.index(str(o.path)) if mine else 0
+        for p in mine[at+1:]+mine[:at]:
+            try: return open_image(p)
+            except UnreadableImage as e: self.tell(e)
+        if mine: raise RuntimeError(f"None of the {len(mine)} images of vehicle {o.vid} can be read: {_list(mine)}. Copy them again, or leave the vehicle out.")
+        return Image.new('RGB', (32,32))
+
+    def tell(self, error):
+        try:
+            with open(Path(self.folder)/hashlib.sha256(str(error.path).encode()).hexdigest(), 'x') as f: json.dump([str(error.path), error.why], f)
+        except FileExistsError: return
+        said = f"{error} It is replaced in training, and left out of evaluation."
+        if multiprocessing.parent_process(): print(f'Warning: {said}', file=sys.stderr, flush=True) # a loader process keeps its warnings to itself
+        else: warnings.warn(said, stacklevel=2)
+
+    @property
+    def table(self):
+        "path and error of the unreadable images met so far"
+        return pd.DataFrame([json.loads(f.read_text()) for f in sorted(Path(self.folder).iterdir())], columns=['path','error'])
+
+    def readable(self, paths): return ~pd.Series(list(map(str, paths))).isin(self.table.path).to_numpy()
+
+def _remove(folder, pid):
+    if os.getpid()==pid: shutil.rmtree(folder, ignore_errors=True)
 
 class OpenImage(Transform):
     "Item, path or PIL image → RGB `PILImage`"
+    def __init__(self,
+        stand_ins=None # `StandIns`; by default an unreadable image is an error
+    ):
+        super().__init__(); store_attr()
     def encodes(self, o):
-        path,where = (o.path, f' (row {o.row})' if o.row>=0 else '') if isinstance(o, Item) else (o, '')
-        try: return PILImage((path if isinstance(path, Image.Image) else PILImage.create(path)).convert('RGB'))
-        except Exception as e: raise RuntimeError(_unreadable.format(path, where, e)) from e
+        path = o.path if isinstance(o, Item) else o
+        try: return PILImage(open_image(path))
+        except UnreadableImage as e:
+            if not self.stand_ins: raise UnreadableImage(f'{path} (row {o.row})' if isinstance(o, Item) and o.row>=0 else path, e.why) from None
+            return PILImage(self.stand_ins(o, e))
 
 class OpenMask(Transform):
     "Item → grey `PILMask` of its mask file"
@@ -352,27 +394,48 @@ class ReIDDataLoaders(DataLoaders):
         val_bs=64, # batch size of validation
         num_workers=None, # loader processes; by default none for a small set or on two cores
         seed=None, # of the sampler; by default torch's global generator
+        unreadable='raise', # what an image does that cannot be read: 'raise' an error, or 'replace': another of its vehicle stands in, and evaluation leaves it out
         device=None # of the batches; by default fastai's choice
     ):
         "Loaders from a table, which is checked first (Sec. IV-B1)"
         if size%16: raise ValueError(f"size={size} is not a multiple of 16, which the networks need. Pass {max(round(size/16),1)*16}.")
+        if unreadable not in ('raise','replace'): raise ValueError(f"unreadable={unreadable!r} is neither 'raise' nor 'replace'.")
         df = check_items(read_table(items))
+        stand_ins = StandIns(df) if unreadable=='replace' else None
         t,q,g = (np.flatnonzero(df.split==s) for s in ('train','query','gallery'))
         sampler,encode = PKSampler(df.vid[t], p, k, seed), EncodeId(df.vid[t])
         rows = [Item(*o) for o in zip(df.path, df.vid.tolist(), df.index.tolist())]
-        dsets = Datasets(rows, [[OpenImage()], [encode]], splits=[t, [*q, *g]])
+        dsets = Datasets(rows, [[OpenImage(stand_ins)], [encode]], splits=[t, [*q, *g]])
         if item_tfms is None: item_tfms = Squish(size)
         if batch_tfms is None: batch_tfms = reid_tfms(occlusion, erase)
         kw = dict(after_item=[*L(item_tfms), ToTensor()], num_workers=_n_workers(num_workers, len(df)))
         train = PKDataLoader(dsets.train, p*k, sampler, after_batch=[*_norm(), *L(batch_tfms)], drop_last=True, **kw)
         valid = TfmdDL(dsets.valid, val_bs, after_batch=_norm(), **kw)
-        return cls(train, valid, device=device or default_device())._set_about(df, size, encode.vocab)
+        return cls(train, valid, device=device or default_device())._set_about(df, size, encode.vocab, stand_ins)
 
-    def _set_about(self, items, size, vocab):
-        self.items,self.size,self.vocab,self.n_ids = items,size,vocab,len(vocab)
+    stand_ins = None
+    def _set_about(self, items, size, vocab, stand_ins=None):
+        self.items,self.size,self.vocab,self.n_ids,self.stand_ins = items,size,vocab,len(vocab),stand_ins
         parts = (items[items.split==s].reset_index(drop=True) for s in ('train','query','gallery'))
         self.train_items,self.query_items,self.gallery_items = parts
         return self
+
+    @property
+    def unreadable(self):
+        "path and error of the images that could not be read so far, with `unreadable='replace'`"
+        return self.stand_ins.table if self.stand_ins else pd.DataFrame(columns=['path','error'])
+
+    def readable(self,
+        paths, # of images
+        try_all=False # open each first
+    ):
+        "Which of `paths` (N,) can be read, by what has been met so far"
+        if not self.stand_ins: return np.ones(len(paths), bool)
+        if try_all:
+            with ThreadPoolExecutor(os.cpu_count()) as ex:
+                for p,why in zip(paths, ex.map(_image_error, paths)):
+                    if why: self.stand_ins.tell(UnreadableImage(p, why))
+        return self.stand_ins.readable(paths)
 
     def new_empty(self): return super().new_empty()._set_about(self.items.iloc[:0], self.size, self.vocab)
 
@@ -451,10 +514,10 @@ def _show(ax, img, item, first):
 def _check_open(paths):
     "An error for files that are missing or no images, told from their first bytes"
     if lost := [str(p) for p in paths if not os.path.isfile(p)]:
-        raise FileNotFoundError(f"{len(lost)} of {len(paths)} images do not exist: {', '.join(lost[:3])}. Mend the paths or drop them.")
+        raise FileNotFoundError(f"{len(lost)} of {len(paths)} images do not exist: {_list(lost)}. Mend the paths or drop them.")
     for p in paths:
         try: Image.open(p).close()
-        except Exception as e: raise RuntimeError(_unreadable.format(p, '', e)) from e
+        except Exception as e: raise UnreadableImage(p, e) from None
 
 @patch
 def embed_dl(self:ReIDDataLoaders,
@@ -464,9 +527,9 @@ def embed_dl(self:ReIDDataLoaders,
     "Batches x (B,3,size,size) of `items`, in order, without augmentation"
     items = list(items.path) if isinstance(items, pd.DataFrame) else [items] if isinstance(items, (str,Path,Image.Image)) else list(items)
     if not items: raise ValueError("There is nothing to embed: the list is empty. Pass paths, PIL images or a table with `path`.")
-    _check_open([o for o in items if isinstance(o, (str,Path))])
+    if not self.stand_ins: _check_open([o for o in items if isinstance(o, (str,Path))])
     v,kw = own_loader(self.valid),dict(do_setup=False)
-    ds = TfmdLists([Item(o, row=i) for i,o in enumerate(items)], [OpenImage()], split_idx=1, **kw)
+    ds = TfmdLists([Item(o, row=i) for i,o in enumerate(items)], [OpenImage(self.stand_ins)], split_idx=1, **kw)
     return TfmdDL(ds, bs, after_item=v.after_item, after_batch=v.after_batch, num_workers=v.fake_l.num_workers if len(items)>bs else 0,
         device=self.device, **kw)
 
@@ -474,10 +537,11 @@ def embed_dl(self:ReIDDataLoaders,
 @patch
 def mask_dls(self:ReIDDataLoaders,
     mask_paths, # grey image of each training image's mask, in the order of `train_items`
-    bs=64 # batch size
+    bs=64, # batch size
+    items=None # a part of `train_items` that the masks are of, such as the readable ones
 ):
     "`DataLoaders` of (x, identity, mask (B,1,size,size) in [0,1]); validation is one batch of the same, not augmented (Sec. III-A)"
-    df,masks = self.train_items,list(map(str, mask_paths))
+    df,masks = self.train_items if items is None else items,list(map(str, mask_paths))
     if len(df)!=len(masks):
         raise ValueError(f"{len(masks)} masks for {len(df)} training images. Pass one for each row of dls.train_items, in that order.")
     _check_open(masks)

@@ -10,7 +10,6 @@ import hashlib, os, warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np, pandas as pd
-from PIL import Image
 from fastprogress.fastprogress import progress_bar
 from . import datasets as d
 
@@ -33,9 +32,8 @@ def _look(path):
     "[width, height, hash, error] of a file"
     try: digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
     except OSError as e: return [0, 0, '', f'{type(e).__name__}: {e.strerror}']
-    error = d._image_error(path)
-    if error: return [0, 0, digest, error]
-    with Image.open(path) as im: return [*im.size, digest, None]
+    try: return [*d.open_image(path).size, digest, None]
+    except d.UnreadableImage as e: return [0, 0, digest, e.why]
 
 def look(
     items, # table with path

@@ -6,20 +6,49 @@
 __all__ = ['write_atomic', 'write_json', 'versions']
 
 # %% ../nbs/00_files.ipynb #0db6b079
-import json, os, platform
+import errno, glob, json, os, platform, shutil, threading
 from importlib.metadata import version
 from pathlib import Path
 
 # %% ../nbs/00_files.ipynb #5ac25ae9
+def _remove(path): shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+def _stale(path, host=platform.node()):
+    "Temporary files for `path` that processes of this machine left, which are no more"
+    for f in path.parent.glob(f'.{glob.escape(path.name)}.{glob.escape(host)}-*.part'):
+        pid = int(f.name.split('-')[-2])
+        try: os.kill(pid, 0)
+        except ProcessLookupError: yield f
+        except OSError: pass
+
+def _sync(path):
+    "Let the disk have it, where the platform can say so"
+    try: fd = os.open(path, os.O_RDONLY)
+    except OSError: return
+    try: os.fsync(fd)
+    except OSError: pass
+    finally: os.close(fd)
+
 def write_atomic(
-    path, # file to replace
-    write # function that fills the file it is given
+    path, # file, or folder, to replace
+    write, # function that fills the file it is given, or makes a folder of that name
+    sync=True # wait for the disk; False for what can be made again
 ):
-    "Let `write` fill a temporary file beside `path`, then put it in its place"
+    "Let `write` fill a temporary file beside `path`, then put it in its place; an error leaves the old one as it was"
     path = Path(path)
-    tmp = path.with_name(path.name+'.part')
-    write(tmp)
-    os.replace(tmp, path)
+    tmp = path.with_name(f'.{path.name}.{platform.node()}-{os.getpid()}-{threading.get_ident()}.part')
+    try:
+        for f in _stale(path): _remove(f)
+        write(tmp)
+        if sync: [_sync(f) for f in (tmp.rglob('*') if tmp.is_dir() else [tmp])]
+        if path.is_dir() and not path.is_symlink(): shutil.rmtree(path)
+        os.replace(tmp, path)
+        if sync: _sync(path.parent)
+    except BaseException as e:
+        try: _remove(tmp)
+        except OSError: pass
+        if not (isinstance(e, OSError) or type(e).__name__=='SafetensorError' or isinstance(e, RuntimeError) and 'write' in str(e)): raise # torch says so of a full disk
+        raise OSError(getattr(e, 'errno', None) or errno.EIO, f"{path} could not be written ({' '.join(str(e).split())[:300]}); what was there is as it was. Free space in {path.parent}, or name a folder that can be written to") from e
 
 def write_json(path, data):
     "Replace `path` by `data`"

@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from .interpret import readable_rows
 from .learner import ReIDLearner
 
 # %% ../nbs/51_gallery.ipynb #653b39ed
@@ -118,7 +119,7 @@ def gallery(self:ReIDLearner,
     "A `Gallery` of `items`"
     items = item_table(items)
     if not len(items): raise ValueError("There is nothing to search: `items` is empty. Pass at least one image.")
-    return Gallery(self.embed(items, teachers=teachers), items, partial(self.embed, teachers=teachers))
+    return Gallery(*readable_rows(self.embed(items, teachers=teachers), items), partial(self.embed, teachers=teachers))
 
 # %% ../nbs/51_gallery.ipynb #eb9be99b
 @patch

@@ -6,7 +6,7 @@
 __all__ = ['grabcut_mask', 'GrabCutMasks', 'grabcut_masks']
 
 # %% ../nbs/10_grabcut.ipynb #15e5e6b5
-import hashlib, os, threading
+import hashlib, os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,15 +14,15 @@ import cv2
 import numpy as np
 from fastprogress.fastprogress import progress_bar
 from PIL import Image
+from .files import write_atomic
+from .datasets import _list, open_image
 
 # %% ../nbs/10_grabcut.ipynb #f8368437
 def _rgb(img):
     "Path, PIL image, array (H,W,3) or tensor (3,H,W) → uint8 RGB (H,W,3)"
     if isinstance(img, (str, os.PathLike)):
-        try:
-            with Image.open(img) as im: return np.array(im.convert('RGB'))
-        except Exception as e: raise RuntimeError(f"Cannot read the image {img} ({type(e).__name__}: {e}). Copy it again or drop its row; verify_images(items) lists all such files.") from None
-    if isinstance(img, Image.Image): return np.array(img.convert('RGB'))
+        return np.array(open_image(img))
+    if isinstance(img, Image.Image): return np.array(open_image(img))
     a = img.detach().cpu().numpy().transpose(1,2,0) if getattr(img, 'ndim', 0)==3 and hasattr(img, 'detach') else np.asarray(img)
     if a.ndim!=3 or a.shape[2]!=3: raise ValueError(f"grabcut_mask got shape {tuple(img.shape)}; needed is a path, a PIL image, an RGB array (H,W,3) or a tensor (3,H,W).")
     if a.dtype==np.uint8: return a
@@ -73,13 +73,20 @@ def _find(place):
     "The cached mask at `place`, or None"
     return next((f for s in ('.png', '.ellipse.png') if (f := place.with_name(place.name+s)).exists()), None)
 
+def _sound(place, size):
+    "Whether there is a mask at `place` that is whole: a grey PNG of that size whose check sums are right; a damaged one is removed"
+    if (f := _find(place)) is None: return False
+    try:
+        with Image.open(f) as im: ok = (im.format,im.mode,im.size)==('PNG','L',(size,size)); im.verify()
+    except Exception: ok = False
+    if not ok: f.unlink()
+    return ok
+
 def _make(path, place, *settings):
     "Cut image `path` and write its mask, whole or not at all"
     mask,fell = _grabcut(_rgb(path), *settings)
     out = place.with_name(place.name + ('.ellipse.png' if fell else '.png'))
-    part = out.with_name(f'{out.name}.{os.getpid()}.{threading.get_ident()}.part')
-    part.write_bytes(cv2.imencode('.png', (mask*255).astype(np.uint8))[1].tobytes())
-    os.replace(part, out)
+    write_atomic(out, lambda f: f.write_bytes(cv2.imencode('.png', (mask*255).astype(np.uint8))[1].tobytes()), sync=False)
 
 # %% ../nbs/10_grabcut.ipynb #63d4fd83
 class GrabCutMasks:
@@ -108,7 +115,7 @@ def _single_threaded():
 def _check_images(paths):
     "Raise for images that are missing or cannot be read"
     if gone := [p for p in paths if not p.is_file()]:
-        raise FileNotFoundError(f"{len(gone)} of {len(paths)} images are not there: {', '.join(map(str, gone[:3]))}{', ...'*(len(gone)>3)}. Check the folder, or drop their rows.")
+        raise FileNotFoundError(f"{len(gone)} of {len(paths)} images are not there: {_list(gone)}. Check the folder, or drop their rows.")
 
 def _error(path):
     try: _rgb(path)
@@ -128,7 +135,7 @@ def grabcut_masks(
     cache.mkdir(parents=True, exist_ok=True)
     with _single_threaded(), ThreadPoolExecutor(n_workers or os.cpu_count()) as ex:
         places = list(ex.map(lambda p: _place(p, cache, *settings), paths))
-        todo = {o: p for p,o in zip(paths, places) if _find(o) is None}
-        if bad := [e for e in ex.map(_error, todo.values()) if e]: raise RuntimeError(f"{len(bad)} of {len(paths)} images cannot be read; nothing was cut. The first: {bad[0]}")
+        todo = {o: p for p,o,ok in zip(paths, places, ex.map(lambda o: _sound(o, size), places)) if not ok}
+        if bad := [e for e in ex.map(_error, todo.values()) if e]: raise RuntimeError(f"{len(bad)} of {len(paths)} images cannot be read; nothing was cut. {_list(bad)}")
         if todo: list(progress_bar(ex.map(lambda o: _make(todo[o], o, *settings), todo), total=len(todo), leave=False))
     return GrabCutMasks(map(_find, places))

@@ -38,7 +38,7 @@ from .hul import FixedWeighting, UncertaintyWeighting
 from .metrics import evaluate_features, rank_metrics
 from .rerank import k_reciprocal_rerank
 from .monitor import ReIDMetrics
-from .interpret import ReIDInterpretation
+from .interpret import ReIDInterpretation, readable_rows
 from . import show
 
 # %% ../nbs/50_learner.ipynb #bcff18a0
@@ -102,7 +102,8 @@ class Checkpoint(Callback):
     def before_fit(self):
         self.log = []
         if not self.file.exists(): return
-        s = torch.load(self.file, map_location='cpu', weights_only=True)
+        try: s = torch.load(self.file, map_location='cpu', weights_only=True)
+        except Exception as e: raise RuntimeError(f"The checkpoint {self.file} is damaged ({type(e).__name__}: {' '.join(str(e).split())[:200]}). Delete it, and this stage of the training begins anew; stages that are complete stay.") from None
         get_model(self.model).load_state_dict(s['model']); self.learn.opt.load_state_dict({k: L(v) for k,v in s['opt'].items()})
         self.learn.first_epoch,self.log = s['epoch'],s['log']
         self.recorder.smooth_loss.count,self.recorder.smooth_loss.val = s['smooth']
@@ -262,9 +263,11 @@ def fit_panet(self:ReIDLearner,
     "Stage 1: PANet on identities and GrabCut pseudo labels (Sec. III-A, IV-B1); returns its training log"
     if self.panet is None: raise ValueError("This learner has no PANet (uniform stripes, or no Teachers): train PMNet alone, with fit_one_cycle or fit_two_stage(panet_epochs=0).")
     check_together(self)
-    masks,loss = on_first(lambda: grabcut_masks(list(self.dls.train_items.path), cache=cache).paths),PANetLoss(label_smoothing)
+    items = self.dls.train_items
+    if self.dls.stand_ins: items = items[on_first(lambda: self.dls.readable(items.path, try_all=True))].reset_index(drop=True)
+    masks,loss = on_first(lambda: grabcut_masks(list(items.path), cache=cache).paths),PANetLoss(label_smoothing)
     lr = lr or (1e-3 if self.from_scratch else 1e-4)
-    learn = TrainOnlyLearner(self.dls.mask_dls(masks, bs=bs), self.panet, loss_func=loss, opt_func=reid_adam, lr=lr, wd=5e-4, path=self.path,
+    learn = TrainOnlyLearner(self.dls.mask_dls(masks, bs=bs, items=items), self.panet, loss_func=loss, opt_func=reid_adam, lr=lr, wd=5e-4, path=self.path,
         metrics=[loss.id_loss, loss.mask_loss])
     learn.recorder.train_metrics,learn.recorder.valid_metrics,learn.logger = True,False,self.logger
     ckpt = Checkpoint(checkpoint) if checkpoint else None
@@ -359,7 +362,7 @@ def embed(self:ReIDLearner,
     teachers=None, # also the Teachers' features, with PANet's parts; by default only where PMNet has nothing else
     bs=64 # batch size
 ):
-    "Vectors (N,D) whose inner product ranks, in the order of `items` (Sec. IV-B2)"
+    "Vectors (N,D) whose inner product ranks, in the order of `items`; NaN for images that cannot be read, if the loaders replace these (Sec. IV-B2)"
     dl,dev = self.dls.embed_dl(items, bs=bs),self.dls.device
     teachers = self.needs_parts if teachers is None else teachers
     if teachers and 'T' not in self.model.heads: raise ValueError("teachers=True, but this network has no Teachers: leave the argument out.")
@@ -369,7 +372,9 @@ def embed(self:ReIDLearner,
         x = (b[0] if isinstance(b, (tuple,list)) else b).to(dev)
         x = torch.Tensor(x) if type(x) is not torch.Tensor else x
         out.append(net.embed(x, parts_of(x)).float().cpu())
-    return torch.cat(out)
+    out = torch.cat(out)
+    if self.dls.stand_ins: out[torch.tensor(~self.dls.readable(items.path if isinstance(items, pd.DataFrame) else [items] if isinstance(items, (str,Path)) else items))] = torch.nan
+    return out
 
 @patch
 def _parts(self:ReIDLearner, x):
@@ -393,7 +398,7 @@ def evaluate(self:ReIDLearner,
     "mAP, CMC and mINP on query and gallery, same identity and camera left out (Sec. IV-A2)"
     qs = self.dls.query_items if queries is None else queries
     gs = self.dls.gallery_items if gallery is None else gallery
-    q,g = self.embed(qs, teachers),self.embed(gs, teachers)
+    (q,qs),(g,gs) = (readable_rows(self.embed(o, teachers), o) for o in (qs,gs))
     ids = qs.vid.values,gs.vid.values,qs.cam.values,gs.cam.values
     if not rerank: return evaluate_features(q, g, *ids, ks=ks).series()
     return rank_metrics(k_reciprocal_rerank(q, g, k1=k1, k2=k2, lambda_value=lambda_value), *ids, ks=ks).series()
@@ -401,10 +406,7 @@ def evaluate(self:ReIDLearner,
 # %% ../nbs/50_learner.ipynb #8df7696b
 def _save_net(net, folder):
     "Write `net` to `folder`, whole or not at all"
-    tmp = folder.with_name(folder.name+'.part')
-    shutil.rmtree(tmp, ignore_errors=True)
-    net.save_pretrained(tmp)
-    shutil.rmtree(folder, ignore_errors=True); os.replace(tmp, folder)
+    write_atomic(folder, net.save_pretrained)
 
 def _read_net(cls, folder):
     "The network of class `cls` that `_save_net` wrote"

@@ -12,7 +12,7 @@ from fastai.callback.core import Callback, CancelValidException
 from fastai.distributed import DistributedDL
 from fastai.learner import ValueMetric
 from fastai.torch_core import maybe_gather
-from .processes import on_first
+from .processes import of_all, on_first
 from .metrics import _no_match, evaluate_features
 
 # %% ../nbs/43_monitor.ipynb #c94d3638
@@ -74,6 +74,9 @@ class ReIDMetrics(Callback):
         qs,gs = self.dls.query_items,self.dls.gallery_items
         feats = torch.cat(feats)
         q,g = (maybe_gather(feats)[:self.n_rows] if shared else feats).split([len(qs),len(gs)])
+        bad = set(self.dls.unreadable.path) if getattr(self.dls, 'stand_ins', None) else set()
+        if shared: bad = set().union(*of_all(bad))
+        if bad: (q,qs),(g,gs) = ((f[torch.tensor(ok)],t[ok]) for f,t in ((q,qs), (g,gs)) for ok in [~t.path.isin(bad).to_numpy()])
         def rank(): return evaluate_features(q, g, qs.vid.values, gs.vid.values, qs.cam.values, gs.cam.values)
         self.result = on_first(rank) if shared else rank()
         self.values = self.result.series().to_dict()

@@ -7,7 +7,7 @@ __all__ = ['component_boxes', 'cluster_boxes', 'pick_boxes', 'uniform_boxes', 'P
            'uniform_parts', 'KeptParts', 'PartMasks']
 
 # %% ../nbs/13_parts.ipynb #d2f5f85b
-import hashlib
+import hashlib, zlib
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -275,13 +275,19 @@ class KeptParts:
     ):
         self.panet,self.dls,self.size,self.kw = panet,dls,dls.size,dict(n_parts=n_parts, temperature=temperature, relative=relative)
         if self.size//16>255: raise ValueError(f"size={self.size}: KeptParts has a byte for a coordinate, enough for 4080 pixels. Use PartMasks(fresh=True).")
-        h = hashlib.sha256(repr(('v2', self.size, sorted(self.kw.items()))).encode())
+        h = hashlib.sha256(repr(('v3', self.size, sorted(self.kw.items()))).encode())
         for k,v in panet.state_dict().items(): h.update(k.encode() + v.detach().cpu().contiguous().numpy().tobytes())
         self.folder = Path(folder)/h.hexdigest()[:16]
 
     def _place(self, path): return self.folder/hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32]
     @property
-    def n_bytes(self): return 5*self.panet.n_channels + self.size*self.size//8
+    def n_bytes(self): return 5*self.panet.n_channels + self.size*self.size//8 + 4
+
+    def _sound(self, place):
+        "Whether what is kept at `place` is whole: its last four bytes are the check sum of the others"
+        try: data = place.read_bytes()
+        except FileNotFoundError: return False
+        return len(data)==self.n_bytes and zlib.crc32(data[:-4])==int.from_bytes(data[-4:], 'little')
 
     def fill(self,
         paths, # image files
@@ -292,7 +298,7 @@ class KeptParts:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.places = [self._place(p) for p in paths]
         mine = {o: p for p,o in zip(paths, self.places) if int(o.name, 16)%n_processes==rank}
-        todo = {o: p for o,p in mine.items() if not (o.exists() and o.stat().st_size==self.n_bytes)}
+        todo = {o: p for o,p in mine.items() if not self._sound(o)}
         if not todo: return self
         dl,places = self.dls.embed_dl(list(todo.values()), bs=bs),iter(todo)
         for b in progress_bar(dl, leave=False, display=rank==0):
@@ -300,14 +306,16 @@ class KeptParts:
             boxes,labels,fg = self.panet.to(x.device).part_boxes(x, **self.kw)
             numbers = torch.cat([boxes.flatten(1), labels], 1).byte().cpu().numpy()
             bits = np.packbits((fg>=.5).flatten(1).cpu().numpy(), axis=1)
-            for n,m,place in zip(numbers, bits, places): write_atomic(place, lambda f: f.write_bytes(n.tobytes() + m.tobytes()))
+            for n,m,place in zip(numbers, bits, places):
+                data = n.tobytes() + m.tobytes()
+                write_atomic(place, lambda f: f.write_bytes(data + zlib.crc32(data).to_bytes(4, 'little')), sync=False)
         return self
 
     def read(self,
         rows # places in the list that `fill` was given
     ):
         "(boxes (B,C,4) in cells, clusters (B,C), foreground (B,1,size,size))"
-        a = np.stack([np.frombuffer(self.places[i].read_bytes(), np.uint8) for i in rows])
+        a = np.stack([np.frombuffer(self.places[i].read_bytes(), np.uint8)[:-4] for i in rows])
         c = self.panet.n_channels
         numbers,fg = torch.from_numpy(a[:,:5*c]).long(),np.unpackbits(a[:,5*c:], axis=1).reshape(len(a), 1, self.size, self.size)
         return numbers[:,:4*c].view(-1, c, 4), numbers[:,4*c:], torch.from_numpy(fg).float()

@@ -15,12 +15,12 @@ import matplotlib.pyplot as plt
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
+from .datasets import open_image
 
 # %% ../nbs/42_show.ipynb #7eac9455
 def _rgb(img):
     "Path, PIL image, array (H,W,3) or tensor (3,H,W) → PIL RGB"
-    if isinstance(img, (str,Path)): img = Image.open(img)
-    if isinstance(img, Image.Image): return img.convert('RGB')
+    if isinstance(img, (str,Path,Image.Image)): return open_image(img)
     a = np.moveaxis(img.detach().cpu().numpy(), 0, -1) if isinstance(img, torch.Tensor) else np.asarray(img)
     if a.ndim!=3 or a.shape[2]!=3: raise ValueError(f"An image of shape {tuple(img.shape)} cannot be drawn: "
         "pass a path, a PIL image, an array (H,W,3) or a tensor (3,H,W).")
