@@ -29,6 +29,14 @@ def _sync(path):
     except OSError: pass
     finally: os.close(fd)
 
+def _replace_folder(path, new):
+    "A folder cannot be replaced in one step: the old one goes when the new one is in its place"
+    old = new.with_name('-old'.join(new.name.rsplit('-', 1)))
+    os.replace(path, old)
+    try: os.replace(new, path)
+    except BaseException: os.replace(old, path); raise
+    shutil.rmtree(old)
+
 def write_atomic(
     path, # file, or folder, to replace
     write, # function that fills the file it is given, or makes a folder of that name
@@ -38,11 +46,11 @@ def write_atomic(
     path = Path(path)
     tmp = path.with_name(f'.{path.name}.{platform.node()}-{os.getpid()}-{threading.get_ident()}.part')
     try:
-        for f in _stale(path): _remove(f)
+        for f in _stale(path): os.replace(f, path) if f.name.rsplit('-', 1)[1].startswith('old') and not path.exists() else _remove(f)
         write(tmp)
         if sync: [_sync(f) for f in (tmp.rglob('*') if tmp.is_dir() else [tmp])]
-        if path.is_dir() and not path.is_symlink(): shutil.rmtree(path)
-        os.replace(tmp, path)
+        if path.is_dir() and not path.is_symlink(): _replace_folder(path, tmp)
+        else: os.replace(tmp, path)
         if sync: _sync(path.parent)
     except BaseException as e:
         try: _remove(tmp)

@@ -6,18 +6,22 @@
 __all__ = ['Gallery', 'item_table']
 
 # %% ../nbs/51_gallery.ipynb #239ce54c
-import json, os
+import json, os, shutil
 from functools import partial
 from pathlib import Path
 from zlib import crc32
 import pandas as pd
 import torch
 from fastcore.basics import patch
+from fastprogress.fastprogress import progress_bar
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load as from_bytes, save as to_bytes, save_file
+from .data import _check_open
+from .files import write_atomic
 from .interpret import readable_rows
 from .learner import ReIDLearner
+from .parts import _digest
 
 # %% ../nbs/51_gallery.ipynb #653b39ed
 class Gallery:
@@ -114,12 +118,48 @@ def search(self:Gallery,
 @patch
 def gallery(self:ReIDLearner,
     items, # table with `path`, list of paths, or one path
-    teachers=None # PANet + PMNet instead of PMNet only, for gallery and queries alike
+    teachers=None, # PANet + PMNet instead of PMNet only, for gallery and queries alike
+    folder=None, # save it here; a run that was broken off goes on when the same is asked for again
+    piece=4096, # images whose vectors are kept together until all are there
+    bs=64 # batch size
 ): # Gallery
     "A `Gallery` of `items`"
-    items = item_table(items)
+    items,embed = item_table(items),partial(self.embed, teachers=teachers)
     if not len(items): raise ValueError("There is nothing to search: `items` is empty. Pass at least one image.")
-    return Gallery(*readable_rows(self.embed(items, teachers=teachers), items), partial(self.embed, teachers=teachers))
+    if folder is None: return Gallery(*readable_rows(embed(items, bs=bs), items), embed)
+    pieces = Path(folder)/'pieces'
+    gal = Gallery(*readable_rows(_in_pieces(self, items, teachers, pieces, piece, bs), items), embed)
+    gal.save(folder)
+    shutil.rmtree(pieces)
+    return gal
+
+def _in_pieces(learn, items, teachers, folder, n, bs):
+    "Vectors (N,D), of which those of each `n` images go to a file of `folder` as soon as they are made, and are found there again"
+    paths = list(items.path)
+    if not learn.dls.stand_ins: _check_open(paths) # all of them before any work
+    folder.mkdir(parents=True, exist_ok=True)
+    panet = learn.panet if teachers or teachers is None and learn.needs_parts else None
+    net = _digest([o for o in (learn.model, panet) if o is not None], 'v1', teachers, learn.dls.size, n, bs)
+    places = [folder/f"{_digest([], net, [_stamp(p) for p in paths[i:i+n]])[:32]}.safetensors" for i in range(0, len(paths), n)]
+    for f in set(folder.glob('*.safetensors'))-set(places): f.unlink() # of other images or another network
+    todo = [i for i,f in enumerate(places) if _piece(f) is None]
+    with learn.no_bar():
+        for i in progress_bar(todo, leave=False, display=len(places)>1):
+            data = to_bytes({'features': learn.embed(items[i*n:(i+1)*n], teachers, bs)})
+            write_atomic(places[i], lambda f: f.write_bytes(data + crc32(data).to_bytes(4, 'little')), sync=False)
+    return torch.cat([_piece(f) for f in places])
+
+def _stamp(path):
+    "Name, size and time of a file, by which it is known again"
+    try: s = os.stat(path)
+    except OSError: return path,None,None
+    return path,s.st_size,s.st_mtime_ns
+
+def _piece(file):
+    "The vectors kept in `file`, or None if it is not there or not whole"
+    try: data = file.read_bytes()
+    except FileNotFoundError: return None
+    return from_bytes(data[:-4])['features'] if crc32(data[:-4])==int.from_bytes(data[-4:], 'little') else None
 
 # %% ../nbs/51_gallery.ipynb #eb9be99b
 @patch
@@ -130,10 +170,9 @@ def save(self:Gallery,
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
     rows = self.items.astype(object).where(self.items.notna(), None).to_dict('records')
     table = ''.join(json.dumps(o, default=str)+'\n' for o in rows).encode()
-    name,tmp = f'items-{crc32(table):08x}.jsonl',folder/'features.part'
-    (folder/f'{name}.part').write_bytes(table); os.replace(folder/f'{name}.part', folder/name)
-    save_file({'features': self.features.contiguous()}, tmp, metadata=dict(items=name, weight=repr(self.weight)))
-    os.replace(tmp, folder/'features.safetensors')
+    name = f'items-{crc32(table):08x}.jsonl'
+    write_atomic(folder/name, lambda f: f.write_bytes(table))
+    write_atomic(folder/'features.safetensors', lambda f: save_file({'features': self.features.contiguous()}, f, metadata=dict(items=name, weight=repr(self.weight))))
     for o in folder.glob('items-*.jsonl'):
         if o.name!=name: o.unlink()
     return folder

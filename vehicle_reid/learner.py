@@ -12,6 +12,7 @@ import json, os, random, shutil, time, warnings
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from zlib import crc32
 import numpy as np, pandas as pd
 import torch
 from fastcore.basics import patch, store_attr
@@ -22,7 +23,7 @@ from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.callback.schedule import ParamScheduler, combined_cos
 from fastai.learner import Learner
-from fastai.torch_core import default_device, get_model, rank_distrib
+from fastai.torch_core import default_device, get_model, rank_distrib, set_seed
 from fastai.optimizer import Adam
 from fastai.vision.core import imagenet_stats
 from .files import write_atomic, write_json
@@ -290,7 +291,7 @@ def _run_folder(folder, path, settings):
         if folder.exists() and any(folder.iterdir()):
             raise ValueError(f"{folder} holds files but no run.json, so it is not a folder of fit_two_stage. Nothing was changed: pass a new or empty folder.")
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, settings)
+        write_json(file, dict(settings, seed=torch.randint(2**31, (1,)).item()))
     old = json.loads(file.read_text())
     if diff := {k: (old.get(k), v) for k,v in settings.items() if old.get(k)!=v}:
         raise ValueError(f"{folder} holds a run with other settings: " + '; '.join(f"{k} was {a!r}, is {b!r}" for k,(a,b) in diff.items())
@@ -315,13 +316,14 @@ def fit_two_stage(self:ReIDLearner,
     lr,schedule = lr or self.lr, schedule or _schedule(self)
     settings = dict(panet_epochs=panet_epochs, pmnet_epochs=pmnet_epochs, lr=lr, panet_lr=panet_lr, panet_bs=panet_bs, rates=[schedule(lr)(o) for o in (0,.25,.5,.75,1)], **_describe(self))
     folder = self.folder = on_first(lambda: _run_folder(folder, self.path, settings))
-    if panet_epochs and self.panet is not None: _stage(folder, 'panet', self.panet, partial(self.fit_panet, panet_epochs, panet_lr, panet_bs, cache))
+    seed = json.loads((folder/'run.json').read_text())['seed']
+    if panet_epochs and self.panet is not None: _stage(folder, 'panet', self.panet, partial(self.fit_panet, panet_epochs, panet_lr, panet_bs, cache), seed)
     def fit(checkpoint):
         ckpt = Checkpoint(checkpoint)
         if self.panet is not None: self.part_masks.keep_in = folder/'parts'
         self.fit(pmnet_epochs, lr=lr, reset_opt=True, cbs=L(ParamScheduler({'lr': schedule(lr)}), ckpt) + L(cbs))
         return _log(self, ckpt)
-    _stage(folder, 'pmnet', self.model, fit)
+    _stage(folder, 'pmnet', self.model, fit, seed)
     def finish():
         shutil.rmtree(folder/'parts', ignore_errors=True)
         if not (folder/'reid.json').exists(): self.save_pretrained(folder)
@@ -343,10 +345,11 @@ def _losses(learn):
     return dict(margin=learn.loss_func.margin, label_smoothing=learn.loss_func.label_smoothing, transfer=_transfer(learn),
         loss_weights=list(weights.weights) if weights else None)
 
-def _stage(folder, name, net, fit):
-    "Train `net` unless `folder`/`name` holds it already"
+def _stage(folder, name, net, fit, seed):
+    "Train `net` unless `folder`/`name` holds it already; with random numbers of its own, whatever was drawn before"
     done,ckpt = folder/name,folder/f'{name}.ckpt'
     if on_first(done.exists): return _load_weights(net, done)
+    set_seed((seed + crc32(name.encode()) + rank_distrib())%2**31)
     log = fit(checkpoint=ckpt)
     def save():
         write_atomic(folder/f'{name}.csv', partial(log.to_csv, index=False))
@@ -367,12 +370,14 @@ def embed(self:ReIDLearner,
     teachers = self.needs_parts if teachers is None else teachers
     if teachers and 'T' not in self.model.heads: raise ValueError("teachers=True, but this network has no Teachers: leave the argument out.")
     parts_of = self._parts if teachers else lambda x: None
-    net,out = self.model.to(dev).eval(),[]
+    net,out,n = self.model.to(dev).eval(),None,0
     for b in progress_bar(dl, leave=False, display=hasattr(self, 'progress') and len(dl)>1):
         x = (b[0] if isinstance(b, (tuple,list)) else b).to(dev)
         x = torch.Tensor(x) if type(x) is not torch.Tensor else x
-        out.append(net.embed(x, parts_of(x)).float().cpu())
-    out = torch.cat(out)
+        f = net.embed(x, parts_of(x)).float().cpu()
+        if out is None: out = f.new_empty(len(dl.dataset), f.shape[1])
+        out[n:n+len(f)] = f
+        n += len(f)
     if self.dls.stand_ins: out[torch.tensor(~self.dls.readable(items.path if isinstance(items, pd.DataFrame) else [items] if isinstance(items, (str,Path)) else items))] = torch.nan
     return out
 

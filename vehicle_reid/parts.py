@@ -265,6 +265,13 @@ def part_boxes(self:PANet,
     return boxes, cluster_boxes(boxes, n_parts), foreground
 
 # %% ../nbs/13_parts.ipynb #43c4e398
+def _digest(nets, *about):
+    "Hexadecimal digest of networks' weights and of what else a result depends on"
+    h = hashlib.sha256(repr(about).encode())
+    for net in nets:
+        for k,v in net.state_dict().items(): h.update(k.encode() + v.detach().cpu().contiguous().numpy().tobytes())
+    return h.hexdigest()
+
 class KeptParts:
     "Box and cluster of each channel, and the foreground, of a table's images, found once by PANet and kept on disk"
     def __init__(self,
@@ -275,9 +282,7 @@ class KeptParts:
     ):
         self.panet,self.dls,self.size,self.kw = panet,dls,dls.size,dict(n_parts=n_parts, temperature=temperature, relative=relative)
         if self.size//16>255: raise ValueError(f"size={self.size}: KeptParts has a byte for a coordinate, enough for 4080 pixels. Use PartMasks(fresh=True).")
-        h = hashlib.sha256(repr(('v3', self.size, sorted(self.kw.items()))).encode())
-        for k,v in panet.state_dict().items(): h.update(k.encode() + v.detach().cpu().contiguous().numpy().tobytes())
-        self.folder = Path(folder)/h.hexdigest()[:16]
+        self.folder = Path(folder)/_digest([panet], 'v3', self.size, sorted(self.kw.items()))[:16]
 
     def _place(self, path): return self.folder/hashlib.sha256(Path(path).read_bytes()).hexdigest()[:32]
     @property

@@ -143,7 +143,7 @@ def _panet(folder, seed, items, arch, weights, size, epochs, bf16, lr, cache):
     learn = reid_learner(dls, arch, weights)
     if bf16: learn.to_bf16()
     folder.mkdir(parents=True, exist_ok=True)
-    with learn.no_logging(), learn.no_bar(): _stage(folder, 'panet', learn.panet, partial(learn.fit_panet, epochs, lr, cache=cache))
+    with learn.no_logging(), learn.no_bar(): _stage(folder, 'panet', learn.panet, partial(learn.fit_panet, epochs, lr, cache=cache), seed)
     root = Path(items.path.iloc[0]).parents[1]
     if (root/'truth'/'truth.json').exists() and not (folder/'parts.json').exists():
         report = part_report(learn.panet.to(dls.device), read_truth(root, n=300), dls)
