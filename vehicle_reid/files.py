@@ -55,7 +55,7 @@ def write_atomic(
     except BaseException as e:
         try: _remove(tmp)
         except OSError: pass
-        if not (isinstance(e, OSError) or type(e).__name__=='SafetensorError' or isinstance(e, RuntimeError) and 'write' in str(e)): raise # torch says so of a full disk
+        if not (isinstance(e, OSError) or type(e).__name__=='SafetensorError' or isinstance(e, RuntimeError) and any(o in str(e) for o in ('write','iostream','inline_container'))): raise # what torch says of a full disk
         raise OSError(getattr(e, 'errno', None) or errno.EIO, f"{path} could not be written ({' '.join(str(e).split())[:300]}); what was there is as it was. Free space in {path.parent}, or name a folder that can be written to") from e
 
 def write_json(path, data):

@@ -419,9 +419,13 @@ def _read_net(cls, folder):
 
 def _load_weights(net, folder):
     "Load `folder`'s weights into `net`, or say that they belong to another network"
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
-    try: net.load_state_dict(load_file(folder/'model.safetensors'))
-    except RuntimeError as e:
+    file = folder/'model.safetensors'
+    try: weights = load_file(file)
+    except SafetensorError as e: raise RuntimeError(f"{file} is damaged ({e}). Copy it again, or delete {folder}, and training makes it anew.") from None
+    try: net.load_state_dict(weights)
+    except RuntimeError:
         raise RuntimeError(f"{folder} holds the weights of another network ({json.loads((folder/'config.json').read_text())}) than this one "
             f"({net._hub_mixin_config}). Build the learner with the same arguments.") from None
     return net
