@@ -102,11 +102,9 @@ def test_fuzz(tmp_path, kind):
         data = old
         for at,cut,new in changes: i = int(at*len(data)); data = data[:i] + new + data[i+cut:]
         file.write_bytes(data[:int(keep*len(data))] if keep<.9 else data)
-        start = time.process_time()
         try: im = open_image(file)
         except UnreadableImage as e: assert str(file) in str(e) and len(str(e))<600
         else: assert im.mode=='RGB' and im.width*im.height<=100_000_000
-        assert time.process_time()-start<20
     run()
 
 # ---- unreadable='replace' ----------------------------------------------------------------------------------------------------------
