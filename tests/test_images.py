@@ -1,5 +1,5 @@
 "Image files of every kind, sound and otherwise: one function opens them all, to the same pixels or to one error"
-import io, os, resource, shutil, struct, subprocess, sys, time, warnings, zlib
+import io, os, resource, shutil, struct, subprocess, sys, warnings, zlib
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import HealthCheck, given, settings, strategies as st
