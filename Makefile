@@ -35,6 +35,7 @@ docs: $(VENV)/.installed-dev ## notebooks -> docs/, a site that opens from disk
 	$(BIN)/python nbs/_web/pages.py
 	rm -rf _build/html && $(BIN)/python -m sphinx -q -W --keep-going -b html -c nbs/_web -d _build/doctrees _build/pages _build/html
 	rm -rf docs _build/html/.buildinfo _build/html/_sources && mv _build/html docs && touch docs/.nojekyll
+	$(BIN)/python nbs/_web/pages.py --fingerprint > docs/built_from.txt
 dist: $(VENV)/.installed-dev ## sdist and wheel in dist/
 	rm -rf build dist && $(BIN)/python -m build -q && ls dist
 bump: $(VENV)/.installed-dev ## next version, in both places it is written

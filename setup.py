@@ -10,6 +10,6 @@ setup(
     author=s['author'], author_email=s['author_email'], keywords=s['keywords'].split(),
     long_description=open('README.md', encoding='utf-8').read(), long_description_content_type='text/markdown',
     packages=find_packages(include=[s['lib_name']+'*']), python_requires='>='+s['min_python'],
-    install_requires=s['requirements'].split(), extras_require={o: s[f'{o}_requirements'].split() for o in ('fast','dev')},
+    install_requires=s['requirements'].split(), extras_require={o: s[f'{o}_requirements'].split() for o in ('fast','onnx','dev')},
     entry_points={'console_scripts': s['console_scripts'].split(),
                   'nbdev': [f"{s['lib_name']}={s['lib_name']}._modidx:d"]})

@@ -20,7 +20,7 @@ class Case:
     against: str # the way that ratios are taken of
     agree: Callable = None # dict of results → a line that says in what they agree, or an AssertionError
     floor: str = None # the way that cannot be beaten
-    slow: tuple = () # ways timed once
+    slow: tuple = () # ways timed once with --quick
     full_only: tuple = () # ways left out with --quick
     memory: bool = True # peaks too
 
@@ -55,7 +55,7 @@ def run(case, script, quick, rounds):
     times,results = {n: [] for n in ways},{}
     for r in range(rounds):
         for n,f in ways.items():
-            if r and n in case.slow: continue
+            if r and quick and n in case.slow: continue
             out,t = _time(f, data)
             times[n].append(t)
             if not r: results[n] = out
@@ -63,9 +63,9 @@ def run(case, script, quick, rounds):
     del results,out
     memory = {n: _memory_of(script, case.name, n, scale) for n in ways} if case.memory else {}
     ours = next(iter(ways))
-    ratios = {n: [a/b for a,b in zip(times[ours], times[n])] for n in ways if n!=ours}
-    line = dict(case=case.name, scale=scale, rounds=rounds, seconds={n: statistics.median(t) for n,t in times.items()},
-        spread={n: [min(t),max(t)] for n,t in times.items()}, ratio={n: statistics.median(r) for n,r in ratios.items()}, mib=memory, against=case.against, floor=case.floor, agree=agreed)
+    ratios = {n: [a/b for a,b in zip(times[ours], times[n] if len(times[n])>1 else times[n]*rounds)] for n in ways if n!=ours}
+    line = dict(case=case.name, scale=scale, rounds=rounds, ran={n: len(t) for n,t in times.items()}, seconds={n: statistics.median(t) for n,t in times.items()},
+        spread={n: [min(t),max(t)] for n,t in times.items()}, ratio={n: statistics.median(r) for n,r in ratios.items()}, ratio_spread={n: [min(r),max(r)] for n,r in ratios.items()}, mib=memory, against=case.against, floor=case.floor, agree=agreed)
     show(line, ours)
     return line
 
@@ -73,7 +73,7 @@ def show(o, ours):
     print(f"\n{o['case']} ({o['scale']}, {o['rounds']} rounds)" + (f": {o['agree']}" if o['agree'] else ''))
     for n,s in o['seconds'].items():
         lo,hi = o['spread'][n]
-        ratio = '' if n==ours else f"ours takes {o['ratio'][n]:.3f}x of it" + (', the floor' if n==o['floor'] else '')
+        ratio = '' if n==ours else f"ours takes {o['ratio'][n]:.3f}x of it ({o['ratio_spread'][n][0]:.3f} to {o['ratio_spread'][n][1]:.3f})" + (', the floor' if n==o['floor'] else '')
         print(f"  {n:28s} {s:9.4f} s  ({lo:.4f} to {hi:.4f})" + (f"  {o['mib'][n]:8.1f} MiB" if n in o['mib'] else '') + f'  {ratio}')
     if o['mib'].get(o['against'], 0)>0: print(f"  memory: {o['mib'][ours]/o['mib'][o['against']]:.3f}x of {o['against']}")
 

@@ -298,11 +298,17 @@ def test_embed_dl_bad_input(dls, tmp_path):
 
 def test_show_batch(dls):
     import matplotlib.pyplot as plt
-    assert dls.show_batch() is None
-    axs = plt.gcf().axes; assert len(axs)==6
+    fig = dls.show_batch(); assert fig is plt.gcf()
+    axs = fig.axes; assert len(axs)==6
     labels = [ax.get_ylabel() for ax in axs if ax.get_ylabel()]; assert len(set(labels))==2 and set(map(int, labels))<=set(dls.vocab)
     assert {ax.get_title() for ax in axs}<={'c1','c2','c13'} and axs[0].images[0].get_array().max()>60
-    plt.close('all'); dls.show_batch(p=1, k=2); assert len(plt.gcf().axes)==2; plt.close('all')
+    plt.close('all'); fig = dls.show_batch(p=1, k=2, figsize=(3,2)); assert len(fig.axes)==2 and tuple(fig.get_size_inches())==(3,2); plt.close('all')
+
+def test_show_batch_with_a_seed(dls):
+    import matplotlib.pyplot as plt
+    def seen(seed): return [ax.images[0].get_array().data.tobytes() for ax in dls.show_batch(seed=seed).axes]
+    state = torch.get_rng_state()
+    assert seen(1)==seen(1)!=seen(2) and torch.equal(state, torch.get_rng_state()); plt.close('all')
 
 def test_other_factories(tmp_path):
     kw = dict(size=32, p=2, k=2, num_workers=0)

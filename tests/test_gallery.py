@@ -214,3 +214,13 @@ def test_errors_of_the_learners_gallery(learn, tmp_path):
     with pytest.raises(FileNotFoundError, match='nowhere.jpg'): gal.search(tmp_path/'nowhere.jpg')
     gal.embed = lambda x: learn.embed(x, teachers=True)
     with pytest.raises(ValueError, match='same network'): gal.search(learn.dls.query_items[:1])
+
+def test_a_broken_network_is_no_unreadable_image(tmp_path):
+    "NaN that the network made is an error, of the evaluation and of the gallery; only NaN for images that loaders replace is left out"
+    from vehicle_reid.all import ReIDDataLoaders, reid_learner, synth_veri
+    dls = ReIDDataLoaders.from_veri(synth_veri(tmp_path/'v', n_ids=6, n_test=2, n_cams=3, n_workers=1), size=32, p=2, k=2, num_workers=0)
+    learn = reid_learner(dls, 'resnet10t', pretrained=False, feat_dim=16, uniform=True, path=tmp_path)
+    for p in learn.model.parameters(): p.data.fill_(float('nan'))
+    with pytest.raises(ValueError): learn.evaluate()
+    for kw in ({}, dict(folder=tmp_path/'g', piece=2)):
+        with pytest.raises(ValueError, match='NaN'): learn.gallery(dls.gallery_items, **kw)

@@ -24,7 +24,7 @@ UncertaintyWeighting PartTransfer ReIDMetrics
 rank_metrics RankMetrics evaluate_features vehicleid_metrics k_reciprocal_rerank
 reid_learner ReIDLearner ReIDLearner.fit_two_stage ReIDLearner.evaluate ReIDLearner.show_rankings ReIDLearner.show_parts
 ReIDLearner.show_attention ReIDLearner.save_pretrained ReIDLearner.from_pretrained ReIDLearner.gallery ReIDLearner.embed
-Gallery Gallery.search
+Gallery Gallery.search export_onnx ReIDLearner.to_onnx
 '''.split()
 # ---------------------------------------------------------------------------------------------------------------------------------
 

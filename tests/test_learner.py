@@ -209,3 +209,19 @@ def test_an_untrained_panet_is_noticed(dls, tmp_path):
 def test_warmup_steps():
     s = WarmupSteps(1.)
     assert s(0)==pytest.approx(.01) and s(10/120)==1 and s(39.9/120)==1 and s(40/120)==pytest.approx(.1) and s(.9)==pytest.approx(.01)
+
+def test_every_picture_is_a_verb_that_gives_its_figure(dls, tmp_path):
+    import matplotlib; matplotlib.use('agg')
+    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
+    learn = learner(dls, tmp_path)
+    for verb in ('show_curves','show_weights'):
+        with pytest.raises(ValueError, match='pmnet.csv'): getattr(learn, verb)()
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    for verb in [o for o in dir(learn) if o.startswith('show_') and o!='show_training_loop']: # that one is fastai's, and prints
+        fig = getattr(learn, verb)(figsize=(5,4))
+        assert isinstance(fig, Figure) and tuple(fig.get_size_inches())==(5,4), verb
+        plt.close(fig)
+    some = list(learn.dls.query_items.path[:2])
+    assert isinstance(learn.show_rankings(some, k=3), Figure) and isinstance(learn.show_parts(some), Figure) and isinstance(learn.show_attention(some), Figure)
+    plt.close('all')

@@ -39,7 +39,7 @@ def test_description_is_the_books_promise():
     assert promise, 'the first cell of index.ipynb is `# title` and `> one line`'
     assert promise[1].strip().rstrip('.')==META['description'].rstrip('.')
 
-@pytest.mark.parametrize('key', ['requirements', 'fast_requirements', 'dev_requirements'])
+@pytest.mark.parametrize('key', ['requirements', 'fast_requirements', 'onnx_requirements', 'dev_requirements'])
 def test_requirements_parse(key):
     rs = requirements(key)
     assert len({r.name for r in rs})==len(rs), 'one is named twice'
@@ -55,8 +55,9 @@ def test_installed_versions_satisfy_the_bounds():
         assert r.specifier.contains(v, prereleases=True), f'{r} but {v} is installed'
 
 def test_what_is_imported_is_required_and_the_reverse():
-    names,fast = ({IMPORTED.get(r.name, r.name) for r in requirements(k)} for k in ('requirements','fast_requirements'))
-    used = {o for p in MODULES if p.stem not in FAST for o in imports(p)} - set(sys.stdlib_module_names) - {'vehicle_reid'}
+    names,fast,onnx = ({IMPORTED.get(r.name, r.name) for r in requirements(k)} for k in ('requirements','fast_requirements','onnx_requirements'))
+    used = {o for p in MODULES if p.stem not in FAST for o in imports(p)} - set(sys.stdlib_module_names) - {'vehicle_reid'} - onnx
+    assert onnx <= set(imports(ROOT/'vehicle_reid/export.py'))
     assert fast <= {o for m in FAST for o in imports(ROOT/f'vehicle_reid/{m}.py')} <= fast|names
     assert used <= names|WITH_FASTAI, f'imported, not in settings.ini: {used-names-WITH_FASTAI}'
     assert names <= used|{'torchvision'}, f'in settings.ini, never imported: {names-used}' # torchvision: timm and fastai need the build that fits torch

@@ -1,6 +1,6 @@
 "CMC, mAP, the VehicleID draw, re-ranking and the fused distance against loops over single images: random shapes, four precisions, one image, ties, permutations, scales"
 import math
-import numpy as np, pytest, torch
+import numpy as np, pandas as pd, pytest, torch
 from hypothesis import assume, example, given, settings, strategies as st
 from vehicle_reid.metrics import evaluate_features, rank_metrics, vehicleid_metrics
 from vehicle_reid.pmnet import Baseline, PMNet, fuse
@@ -158,3 +158,26 @@ def test_embeddings_of_a_batch_are_strangers(net):
         whole = embed([0,1,2,3]); assert (whole[1:]-whole[:1]).abs().amax(1).min()>1e-3
         torch.testing.assert_close(embed(p), whole[p], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(torch.cat([embed([i]) for i in range(4)]), whole, atol=1e-5, rtol=1e-5)
+
+@pytest.mark.parametrize('levels', [1,2,5,65,None])
+@pytest.mark.parametrize('n_ids', [1,3,40])
+def test_many_hits_and_many_ties(levels, n_ids):
+    "As many hits as a collapsed network or codes of a few bits give: ranks are those of a stable sort"
+    from vehicle_reid.metrics import rank_metrics
+    rng = np.random.default_rng(0)
+    d = rng.random((6,900)).astype(np.float32) if levels is None else rng.integers(0, levels, (6,900)).astype(np.float32)
+    q,g = rng.integers(0, n_ids, 6),np.r_[np.arange(n_ids), rng.integers(0, n_ids, 900-n_ids)]
+    got = rank_metrics(d, q, g)
+    for i in range(6):
+        r = np.flatnonzero(g[d[i].argsort(kind='stable')]==q[i])+1
+        assert abs(got.ap[i]-(np.arange(1, len(r)+1)/r).mean())<1e-12
+
+def test_what_cannot_be_ranked_is_said():
+    from vehicle_reid.metrics import evaluate_features, rank_metrics, vehicleid_metrics
+    x = np.random.default_rng(0).random((4,3))
+    for bad,what in ((x.tolist(),'is a list'), (pd.DataFrame(x),'is a DataFrame'), (x.astype(complex),'complex128')):
+        with pytest.raises(TypeError, match=what): rank_metrics(bad, np.arange(4), np.arange(3))
+    with pytest.raises(ValueError, match='ks=5'): rank_metrics(x, np.arange(4), np.arange(3), ks=5)
+    with pytest.raises(ValueError, match='n_trials=0'): vehicleid_metrics(x, [0,0,1,1], n_trials=0)
+    with pytest.raises(ValueError, match='ranks of at least 1'): vehicleid_metrics(x, [0,0,1,1], ks=(0,))
+    with pytest.raises(ValueError, match='move one of them'): evaluate_features(torch.rand(2,3, device='meta'), torch.rand(2,3), [0,1], [0,1])

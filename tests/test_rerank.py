@@ -125,3 +125,9 @@ def test_bad_matrix():
     with pytest.raises(ValueError, match='a square matrix'): k_reciprocal_rerank_dist(np.ones((3,4)), 1)
     for n in (0,3):
         with pytest.raises(ValueError, match='at least one query and one gallery'): k_reciprocal_rerank_dist(np.ones((3,3)), n)
+
+def test_numbers_that_are_no_distances():
+    x = np.random.default_rng(0).normal(size=(12,4)).astype(np.float32)
+    with pytest.raises(ValueError, match='beyond what their type can hold'): k_reciprocal_rerank(x[:3]*1e20, x[3:]*1e20)
+    with pytest.raises(ValueError, match='negative numbers'): k_reciprocal_rerank_dist(-np.ones((12,12)), 3)
+    assert np.array_equal(k_reciprocal_rerank(x[:3,::-1], x[3:,::-1]), k_reciprocal_rerank(x[:3,::-1].copy(), x[3:,::-1].copy()))

@@ -2,7 +2,7 @@
 import numpy as np, pandas as pd, pytest, torch
 from collections import namedtuple
 from matplotlib import pyplot as plt
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Rectangle
 from PIL import Image
 from vehicle_reid import show
@@ -45,14 +45,14 @@ def test_frames_and_captions_follow_the_ranking():
     colors = [to_hex(p.get_edgecolor()) for p in frames(fig)]
     assert [c==show._green for c in colors]==[False,*right[0],False,*right[1]] and colors.count(show._red)==3
     t = texts(fig)
-    assert t[:4]==['query','1','2','3'] and t[4:8]==['one · camera 4','camera 1 · 0.10','camera 2 · 0.25','0.30'] and t[8]=='two' and t[9]=='camera 5 · 0.50'
+    assert t[:4]==['query','1','2','3'] and t[4:8]==['one\ncamera 4','camera 1\n0.10','camera 2\n0.25','0.30'] and t[8]=='two' and t[9]=='camera 5\n0.50'
     x = [p.get_x() for p in frames(fig)[:4]]
     assert x==sorted(x) and all(b-a>1 for a,b in zip(x, x[1:])), 'nearest first, no overlap'
 
 def test_columns_of_a_table_are_taken_in_their_order():
     df = pd.DataFrame(dict(cam=[3,4], name=['x','y']), index=[7,0])
     fig = drawn(plot_rankings([image()]*2, [[image()]]*2, [[1]]*2, q_cams=df.cam, names=df.name))
-    assert [o for o in texts(fig) if 'camera' in o]==['x · camera 3','y · camera 4']
+    assert [o for o in texts(fig) if 'camera' in o]==['x\ncamera 3','y\ncamera 4']
 
 def test_plain_and_ragged_rankings():
     fig = drawn(plot_rankings([image()]*2, [[image()], [image(), image()]], [[1],[0,1]]))
@@ -85,22 +85,32 @@ def parts(B=2, K=3, h=32, w=32):
         for k,(x0,y0,x1,y1) in enumerate(boxes[b].tolist()): masks[b,k,y0:y1,x0:x1] = 1
     return Parts(boxes, masks, torch.rand(B, 1, h, w))
 
-def test_part_tiles_are_bright_inside_and_dim_outside_their_mask():
-    P = parts(); fig = drawn(plot_parts(torch.full((2,3,32,32), .8), P))
+@pytest.mark.parametrize('light', [.8,.05])
+def test_part_tiles_are_tinted_inside_and_pale_outside_their_mask(light):
+    P = parts(); fig = drawn(plot_parts(torch.full((2,3,32,32), light), P))
     ts = [t for (x,y),t in sorted(tiles(fig).items(), key=lambda o: (o[0][1], o[0][0]))]
     assert len(ts)==2*(2+3)
     for k in range(3):
-        m = np.asarray(Image.fromarray(P.masks[0,k].numpy()).resize((160,160), 0))>0
         inner = np.asarray(Image.fromarray(P.masks[0,k].numpy()).resize((160,160)))
-        t = ts[2+k][...,0]/255
-        assert np.allclose(t[inner==1], .8, atol=.01) and (t[inner==0]<.4).all() and m.any()
+        t,c = ts[2+k]/255,np.array(to_rgb(show._parts[k]))
+        assert np.allclose(t[inner==1], (light+c)/2, atol=.01), 'the part has its colour, on a black car too'
+        assert (t[inner==0]>.4).all() and np.ptp(t[inner==0].mean(0))<.01, 'the rest is grey and not dark'
 
 def test_part_boxes_lie_where_they_were_given():
     P = parts(B=1); fig = drawn(plot_parts(torch.rand(1,3,32,32), P))
-    tile_x = sorted({x for x,y in tiles(fig)})[2:]
-    for k,(r,x) in enumerate(zip(frames(fig), tile_x)):
+    for k,(r,(x,y)) in enumerate(zip(frames(fig), sorted(tiles(fig))[2:])):
         x0,y0,x1,y1 = (P.boxes[0,k]/32).tolist()
-        assert np.allclose([r.get_x()-x, r.get_y()-.24, r.get_width(), r.get_height()], [x0,y0,x1-x0,y1-y0], atol=.01)
+        assert np.allclose([r.get_x()-x, r.get_y()-y, r.get_width(), r.get_height()], [x0,y0,x1-x0,y1-y0], atol=.01)
+
+@pytest.mark.parametrize('size', [.4,.95,2])
+def test_the_line_of_a_box_at_the_rim_stays_in_its_tile(size):
+    P = parts(B=2); P = P._replace(boxes=torch.tensor([[0,0,32,32],[0,5,9,32],[20,0,32,9]]).expand(2,3,4))
+    fig = drawn(plot_parts(torch.rand(2,3,32,32), P, size=size))
+    drawn_tiles = [o for o in tiles(fig) if sorted({x for x,y in tiles(fig)}).index(o[0])>1]
+    for r,(x,y) in zip(frames(fig), sorted(drawn_tiles, key=lambda o: o[::-1])):
+        half = r.get_linewidth()/144/size
+        for lo,n,at in ((r.get_x(), r.get_width(), x), (r.get_y(), r.get_height(), y)):
+            assert lo-half>at-.006 and lo+n+half<at+1.006, 'tile corners are rounded to .01'
 
 @pytest.mark.parametrize('grabcut', [False, True])
 @pytest.mark.parametrize('stripes', [False, True])
@@ -128,20 +138,25 @@ def test_heat_is_hot_where_the_map_is():
         assert abs(i/20-.5-y)<1.1 and abs(j/20-.5-x)<1.1
         assert light[20*y+10,20*x+10]>light[159-20*y-10,159-20*x-10]+200, 'far from it, it is cold'
 
-def test_attention_groups_stand_in_the_papers_order():
+@pytest.mark.parametrize('size,rows', [(.5,1),(None,2)])
+def test_attention_groups_stand_in_the_papers_order(size, rows):
     m = torch.rand(2,3,4,4)
-    fig = drawn(plot_attention(torch.rand(2,3,32,32), dict(before=m, after=m, teacher=m), parts=parts()))
-    assert texts(fig)==['parts','Teachers, after MAM','Students, before MAM','Students, after MAM']
+    fig = drawn(plot_attention(torch.rand(2,3,32,32), dict(before=m, after=m, teacher=m), parts=parts(), size=size))
+    order = ['parts','Teachers, after MAM','Students, before MAM','Students, after MAM']
+    assert texts(fig)==order*(2 if rows==2 else 1), 'in two rows, each image has titles of its own'
     assert len(tiles(fig))==2*(1+4*3)+2*3, 'each Teacher tile holds a crop'
+    e = np.array([i.get_extent() for i in fig.axes[0].images])
+    assert len({round(y,3) for y in e[e[:,1]-e[:,0]>=.99,3]})==2*rows and e[:,1].max()==pytest.approx(fig.axes[0].get_xlim()[1]), 'no tile is cut off'
 
 def test_a_teachers_map_lies_in_its_box():
     m = torch.zeros(1,3,8,8); m[...,:4] = 1 # hot in the left half of each crop
     P = parts(B=1); fig = drawn(plot_attention(torch.full((1,3,32,32), .5), dict(teacher=m), P))
-    x_tile = sorted({i.get_extent()[0] for i in fig.axes[0].images if i.get_extent()[1]-i.get_extent()[0]==pytest.approx(1)})[-3:]
+    whole = [i.get_extent() for i in fig.axes[0].images if i.get_extent()[1]-i.get_extent()[0]==pytest.approx(1)]
+    x_tile,y_tile = sorted({e[0] for e in whole})[-3:],whole[-1][3]
     crops = [i for i in fig.axes[0].images if i.get_extent()[1]-i.get_extent()[0]<.99]
     for k,(c,x) in enumerate(zip(crops, x_tile)):
         x0,x1,y1,y0 = c.get_extent()
-        assert np.allclose([x0-x, y0-.3, x1-x, y1-.3], P.boxes[0,k]/32, atol=1e-6)
+        assert np.allclose([x0-x, y0-y_tile, x1-x, y1-y_tile], P.boxes[0,k]/32, atol=1e-6)
         t = np.asarray(c.get_array())*255.
         assert t[80,30].sum() > t[80,130].sum()+200
 
@@ -197,17 +212,35 @@ def test_cmc_lines_are_sorted_by_rank():
 def test_embedding_colours_are_identities_and_neighbours_stay():
     ids = torch.arange(3).repeat_interleave(8)
     f = torch.nn.functional.one_hot(ids, 16).float()*10 + torch.randn(24,16, generator=torch.Generator().manual_seed(0))
-    sc = plot_embedding(f, ids).axes[0].collections[0]
-    xy,c = np.asarray(sc.get_offsets()),sc.get_facecolors()
-    assert len(np.unique(c, axis=0))==3 and all((c[ids==i]==c[ids==i][0]).all() for i in range(3))
+    fig = drawn(plot_embedding(f, ids)); dots = fig.axes[0].collections
+    assert [len(o.get_offsets()) for o in dots]==[8]*3 and len({tuple(o.get_facecolors()[0]) for o in dots})==3
+    assert [t.get_text() for t in fig.legends[0].get_texts()]==['0','1','2']
+    xy = np.concatenate([o.get_offsets() for o in dots])
     d = np.linalg.norm(xy[:,None]-xy, axis=-1); np.fill_diagonal(d, np.inf)
     assert (ids[d.argmin(1)]==ids).float().mean()>.9
 
+def test_36_identities_look_different():
+    looks = [show._look(i) for i in range(36)]
+    assert len({(o['color'],o['marker']) for o in looks})==36 and len({(o['color'],o['ls']) for o in looks[:18]})==18
+
 def test_embedding_with_images_and_the_same_seed():
     f,ids = torch.rand(6,4),2**24 + np.arange(6)//2 # too large for float32
-    a,b = (drawn(plot_embedding(f, ids, [image()]*6, seed=1)) for _ in range(2))
-    assert np.array_equal(a.axes[0].collections[0].get_offsets(), b.axes[0].collections[0].get_offsets()) and len(a.axes[0].artists)==6
-    assert len(np.unique(a.axes[0].collections[0].get_facecolors(), axis=0))==3
+    a,b = (drawn(plot_embedding(f, ids, [image()]*6, seed=1)).axes[0] for _ in range(2))
+    assert [i.get_extent() for i in a.images]==[i.get_extent() for i in b.images] and len(a.images)==6
+    assert len({p.get_edgecolor() for p in a.patches})==3 and [t.get_text() for t in a.texts]==[str(i) for i in ids]
+
+@pytest.mark.parametrize('figsize', [(5,5),(7,6)])
+def test_thumbnails_stand_apart_within_the_axes(figsize):
+    f,ids = torch.randn(48,8, generator=torch.Generator().manual_seed(0)),np.repeat(np.arange(6), 8)
+    ax = drawn(plot_embedding(f, ids, [image()]*48, figsize=figsize)).axes[0]
+    e = np.array([i.get_extent() for i in ax.images]); (x0,x1),(y0,y1) = ax.get_xlim(),ax.get_ylim()
+    assert (e[:,0]>=x0-1e-6).all() and (e[:,1]<=x1+1e-6).all() and (e[:,2]>=y0-1e-6).all() and (e[:,3]<=y1+1e-6).all()
+    both = [np.minimum(e[:,None,i+1], e[:,i+1])-np.maximum(e[:,None,i], e[:,i]) for i in (0,2)]
+    covered = np.triu(np.minimum(*both).clip(0), 1)
+    assert (covered>.02).sum()==0, 'inches'
+
+def test_equal_features_are_refused():
+    with pytest.raises(ValueError, match='All 5 features are the same'): plot_embedding(torch.ones(5,3), np.arange(5))
 
 @pytest.mark.parametrize('n,m', [(3,3),(8,7)])
 def test_embedding_of_too_little_is_refused(n, m):
@@ -248,3 +281,8 @@ def test_tiles_stay_square_in_a_given_size():
     fig = drawn(plot_rankings([image()], [[image()]*3], [[True,False,True]], figsize=(9,2)))
     b = fig.axes[0].transData.transform([(0,0),(1,1)])
     assert abs(b[1]-b[0])[0]==pytest.approx(abs(b[1]-b[0])[1])
+
+def test_many_columns_shrink_to_a_page_and_a_given_size_is_kept():
+    def width(k, **kw): return plot_rankings([image()], [[image()]*k], [[True]*k], dists=[[.5]*k], **kw).get_size_inches()[0]
+    assert width(3)==pytest.approx(.95*(1.38+3*1.07)) and width(8)==pytest.approx(7.2) and width(8, size=.95)==pytest.approx(.95*(1.38+8*1.07))
+    assert width(30)==pytest.approx(.6*(1.38+30*1.07)), 'no smaller than captions need'

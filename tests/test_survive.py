@@ -1,10 +1,10 @@
 "Long work is killed, for real (SIGKILL) and at different moments, and given again: nothing finished is repeated, and the end is that of an unbroken run"
 import os, signal, subprocess, sys, time
-from pathlib import Path
 import pandas as pd, pytest, torch
 from safetensors.torch import load_file
 from vehicle_reid.all import ReIDDataLoaders, reid_learner, synth_veri
 from vehicle_reid.cli import images_in
+from vehicle_reid.gallery import _in_pieces, item_table
 
 START = '''
 import sys, torch, warnings; warnings.simplefilter('ignore'); torch.set_num_threads(1)
@@ -92,8 +92,7 @@ def test_pieces_of_other_images_or_another_network_are_not_taken(data, tmp_path)
     def learner(seed): torch.manual_seed(seed); return reid_learner(dls, 'resnet10t', pretrained=False, feat_dim=32, uniform=True)
     a,b = learner(0),learner(1)
     def pieces(learn, paths, **kw):
-        from vehicle_reid import gallery
-        f = gallery._in_pieces(learn, gallery.item_table(paths), None, tmp_path/'pieces', 2, 2)
+        f = _in_pieces(learn, item_table(paths), None, tmp_path/'pieces', 2, 2)
         return f,files(tmp_path/'pieces')
     f,one = pieces(a, paths)
     assert torch.allclose(f, a.embed(paths), atol=1e-6) and len(one)==3

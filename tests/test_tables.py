@@ -1,5 +1,5 @@
 "Tables I to VII: every row builds what it says and takes steps; runs × seeds can be killed and go on; numbers reach the page unchanged"
-import json, os, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 from itertools import islice
 import numpy as np, pandas as pd, pytest, torch
 from fastai.callback.core import Callback, CancelFitException
@@ -180,3 +180,14 @@ def test_command(path, tmp_path, capsys):
     assert '**Table I**' in capsys.readouterr().out and (tmp_path/'t'/'tables.md').read_text().count('|')>10
     assert main([*args[:-1], '64'])==1 and 'feat_dim=32 (now 64)' in capsys.readouterr().err
     assert main([o if o!='baseline_same' else 'exp9' for o in args])==1 and 'No such row: exp9' in capsys.readouterr().err
+
+def test_paths_may_be_relative(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(path, 'VeRi')
+    runs = run_tables(read_veri('VeRi'), 'out', ('untrained',), seeds=1, **SMALL)
+    assert len(runs)==1 and runs[0]['metrics']['only']['mAP']>0
+
+def test_a_table_with_one_line_compares_nothing():
+    m = dict(mAP=.5, **{'CMC@1': .4, 'CMC@5': .6})
+    def text(*names): return tables_markdown([dict(row=n, seed=0, metrics=dict(only=m, occluded_only=m)) for n in names])
+    assert 'Table I**' in text('baseline_same') and 'Table VII' not in text('baseline_same') and 'Table VII large' in text('baseline_same','baseline')

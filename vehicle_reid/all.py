@@ -19,6 +19,7 @@ from vehicle_reid.truth import *
 from vehicle_reid.attention import *
 from vehicle_reid.streams import *
 from vehicle_reid.pmnet import *
+from vehicle_reid.export import *
 from vehicle_reid.losses import *
 from vehicle_reid.transfer import *
 from vehicle_reid.hul import *
