@@ -321,7 +321,7 @@ def tables_markdown(
     ran = {r['row'] for r in runs}
     tables = {t: {o.run for o in table_lines if o.table==t} & ran for t in dict.fromkeys(o.table for o in table_lines)}
     parts = {t: table_of(runs, t) for t,names in tables.items() if t=='I' or names-{'full'}}
-    return '\n\n'.join(f'**Table {t}**\n\n{_markdown(df)}' for t,df in parts.items() if len(df)>(t!='I'))
+    return '\n\n'.join(f'**Table {t}**\n\n{_markdown(df)}' for t,df in parts.items() if len(df)>1 or len(df) and (t=='I' or any('paper' in c for c in df)))
 
 def _markdown(df):
     row = lambda cells: '| ' + ' | '.join(map(str, cells)) + ' |'
