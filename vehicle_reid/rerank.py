@@ -175,6 +175,6 @@ def k_reciprocal_rerank_dist(
     N = len(dist)
     if dist.shape!=(N,N): raise ValueError(f"dist has shape {tuple(dist.shape)}; needed are the distances between all images, queries first, then gallery: a square matrix.")
     _check_args(n_query, N, k1, k2, lambda_value)
-    if (dist<0).any(): raise ValueError("dist holds negative numbers: needed are distances, of which the smallest is 0, not similarities.")
+    if dist.min()<0: raise ValueError("dist holds negative numbers: needed are distances, of which the smallest is 0, not similarities.")
     d = _tensor(dist).T
     return _like(_rerank(lambda s: d[s], lambda i,j: d[i,j].cpu().numpy(), _dtype(d), N, n_query, k1, k2, lambda_value), dist)
