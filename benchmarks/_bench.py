@@ -22,7 +22,7 @@ class Case:
     floor: str = None # the way that cannot be beaten
     slow: tuple = () # ways timed once with --quick
     full_only: tuple = () # ways left out with --quick
-    memory: bool = True # peaks too
+    memory: bool|str = True # peaks too; 'full': not with --quick
 
 STATUS = Path('/proc/self/status') # Linux; elsewhere, and in ru_maxrss, a peak cannot be forgotten
 
@@ -48,6 +48,7 @@ def _time(f, data):
     return out, time.perf_counter()-start
 
 def run(case, script, quick, rounds):
+    start = time.perf_counter()
     scale = 'quick' if quick else 'full'
     ways = {n: f for n,f in case.ways.items() if f and not (quick and n in case.full_only)}
     data,tiny = case.make(scale),case.make('tiny')
@@ -61,11 +62,11 @@ def run(case, script, quick, rounds):
             if not r: results[n] = out
     agreed = case.agree(results) if case.agree else None
     del results,out
-    memory = {n: _memory_of(script, case.name, n, scale) for n in ways} if case.memory else {}
+    memory = {n: _memory_of(script, case.name, n, scale) for n in ways} if case.memory and not (quick and case.memory=='full') else {}
     ours = next(iter(ways))
     ratios = {n: [a/b for a,b in zip(times[ours], times[n] if len(times[n])>1 else times[n]*rounds)] for n in ways if n!=ours}
     line = dict(case=case.name, scale=scale, rounds=rounds, ran={n: len(t) for n,t in times.items()}, seconds={n: statistics.median(t) for n,t in times.items()},
-        spread={n: [min(t),max(t)] for n,t in times.items()}, ratio={n: statistics.median(r) for n,r in ratios.items()}, ratio_spread={n: [min(r),max(r)] for n,r in ratios.items()}, mib=memory, against=case.against, floor=case.floor, agree=agreed)
+        spread={n: [min(t),max(t)] for n,t in times.items()}, ratio={n: statistics.median(r) for n,r in ratios.items()}, ratio_spread={n: [min(r),max(r)] for n,r in ratios.items()}, mib=memory, against=case.against, floor=case.floor, agree=agreed, took=time.perf_counter()-start)
     show(line, ours)
     return line
 
@@ -83,7 +84,7 @@ def machine():
     if torch.cuda.is_available(): about['gpu'] = torch.cuda.get_device_name()
     for p in ('fastreid','open-metric-learning','pytorch-metric-learning'):
         for d in PEERS.glob(f"{p.replace('-', '_')}-*.dist-info"): about[p] = d.name.split('-')[1].removesuffix('.dist')
-    for p in ('scikit-image','scikit-learn','opencv-python-headless','timm','fastai'):
+    for p in ('scikit-image','scikit-learn','opencv-python','opencv-python-headless','timm','fastai'):
         try: about[p] = version(p)
         except Exception: pass
     return about

@@ -76,7 +76,7 @@ def vehicleid(scale):
     n,ids = dict(full=(20038,2400), quick=(20038,2400), tiny=(300,40))[scale]
     rng = np.random.default_rng(0)
     ids = np.r_[np.arange(ids), np.arange(ids), rng.integers(0, ids, n-2*ids)]
-    return features(ids, 512, rng), ids, dict(full=10, quick=10, tiny=1)[scale]
+    return features(ids, 512, rng), ids, dict(full=10, quick=4, tiny=1)[scale]
 
 def trials(ids, n):
     rng = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import numpy as np, pandas as pd, pytest, torch
 from fastai.callback.core import Callback, CancelValidException
 from fastai.torch_core import set_seed
 import fastai.callback.schedule, fastai.callback.fp16 # verbs: fit_one_cycle, lr_find, fine_tune, to_fp16
-from vehicle_reid.all import (Baseline, FixedWeighting, ReIDDataLoaders, ReIDLearner, WarmupSteps, has_fast_bf16, part_transfer_loss, reid_learner, synth_veri)
+from vehicle_reid.all import (Baseline, FixedWeighting, FusedAdam, ReIDDataLoaders, ReIDLearner, WarmupSteps, has_fast_bf16, part_transfer_loss, reid_learner, synth_veri)
 
 @pytest.fixture(scope='module')
 def path(tmp_path_factory): return synth_veri(tmp_path_factory.mktemp('data')/'synth', n_ids=10, n_test=4, n_cams=3, n_workers=1)
@@ -225,3 +225,57 @@ def test_every_picture_is_a_verb_that_gives_its_figure(dls, tmp_path):
     some = list(learn.dls.query_items.path[:2])
     assert isinstance(learn.show_rankings(some, k=3), Figure) and isinstance(learn.show_parts(some), Figure) and isinstance(learn.show_attention(some), Figure)
     plt.close('all')
+
+# --- the optimizer
+def literal_adam(p, grads, lr, wd, mom=.9, sqr_mom=.999, eps=1e-8):
+    "Kingma & Ba, algorithm 1, with the decay in the gradient"
+    m = v = torch.zeros_like(p)
+    for t,g in enumerate(grads, 1):
+        g = g + wd*p
+        m,v = mom*m + (1-mom)*g, sqr_mom*v + (1-sqr_mom)*g*g
+        p = p - lr*(m/(1-mom**t))/((v/(1-sqr_mom**t)).sqrt() + eps)
+    return p
+
+@pytest.mark.parametrize('format', [torch.contiguous_format, torch.channels_last])
+def test_fused_adam_is_adam(format):
+    g = torch.Generator().manual_seed(0)
+    ps = [torch.nn.Parameter(torch.randn(4,3,3,3, generator=g).to(memory_format=format)) for _ in range(4)]
+    first = [p.detach().clone() for p in ps]
+    grads = [[torch.randn(4,3,3,3, generator=g) for _ in range(5)] for _ in ps]
+    opt = FusedAdam([ps[:2], ps[2:]], lr=.1, wd=.5)
+    opt.state[ps[1]]['do_wd'] = False
+    opt.set_hyper('lr', [.1,.03])
+    for t in range(5):
+        opt.zero_grad()
+        for p,o in zip(ps[:3], grads): p.grad = o[t].to(memory_format=format)
+        opt.step()
+    for i,(lr,wd) in enumerate([(.1,.5),(.1,0),(.03,.5)]): torch.testing.assert_close(ps[i].detach(), literal_adam(first[i], grads[i], lr, wd))
+    assert torch.equal(ps[3], first[3]), 'a parameter without gradient stays'
+
+def test_fused_adam_goes_on_from_its_state():
+    def run(opt, p, n):
+        for o in n: p.grad = o.clone(); opt.step()
+    g = torch.Generator().manual_seed(0)
+    grads = [torch.randn(7, generator=g) for _ in range(6)]
+    a,b,c = (torch.nn.Parameter(torch.ones(7)) for _ in range(3))
+    one = FusedAdam([a], lr=.1); run(one, a, grads)
+    two = FusedAdam([b], lr=.1); run(two, b, grads[:3]); c.data.copy_(b)
+    three = FusedAdam([c], lr=9.); three.load_state_dict(two.state_dict()); run(three, c, grads[3:])
+    assert torch.equal(a, c)
+    three.clear_state(); run(three, c, grads[:1]) # as `fit` does between runs
+
+def test_compiled_in_place_trains_saves_and_embeds_alike(dls, tmp_path, cache):
+    plain,compiled = two_stage(learner(dls, tmp_path), tmp_path/'a', cache, 1),learner(dls, tmp_path)
+    compiled.model.compile(backend='aot_eager') # traced as ever, run without a compiler
+    two_stage(compiled, tmp_path/'b', cache, 1)
+    for (n,a),b in zip(plain.model.state_dict().items(), compiled.model.state_dict().values()): torch.testing.assert_close(a, b, msg=n)
+    again = ReIDLearner.from_pretrained(tmp_path/'b', dls)
+    torch.testing.assert_close(again.embed(dls.query_items), compiled.embed(dls.query_items))
+
+def test_embed_under_autocast(dls, tmp_path):
+    learn = learner(dls, tmp_path)
+    a = learn.embed(dls.query_items)
+    with torch.autocast('cpu', torch.bfloat16): b = learn.embed(dls.query_items)
+    assert b.dtype==torch.float32 and not torch.equal(a, b)
+    assert torch.cosine_similarity(a, b).min()>.99
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in learn.model.parameters() if p.ndim==4)

@@ -156,3 +156,18 @@ def test_permuted_images_permute_panets_parts():
 def test_cut_parts(K, n, seed):
     lo = (rand(1,K,2, seed=seed)*n).long(); boxes = torch.cat([lo, lo+1], -1).clamp(max=n); fg = rand(1,1,n,n, seed=seed).mul(8).round()/8 # ½ counts
     assert cut_parts(boxes, fg).masks[0].tolist()==literal_masks(boxes[0].tolist(), fg[0,0].tolist(), 1, 1)
+
+def test_no_image_has_no_parts_and_bad_arguments_are_named():
+    none = part_masks(torch.rand(0,4,6,6), torch.rand(0,1,96,96))
+    assert [o.shape[0] for o in none]==[0,0,0] and cluster_boxes(torch.zeros(0,4,4, dtype=torch.long)).shape==(0,4)
+    with pytest.raises(ValueError, match=r'\(4, 6, 6\); needed are maps'): component_boxes(torch.rand(4,6,6))
+    with pytest.raises(ValueError, match="'median' is none of"): component_boxes(torch.rand(1,4,6,6), 'median')
+
+@pytest.mark.parametrize('relative,temperature', [(False,1.),(True,1/32)])
+def test_panets_fused_recalibration_gives_the_literal_boxes(relative, temperature):
+    panet = PANet(5, 'resnet10t', pretrained=False).eval()
+    x = torch.randn(3,3,96,96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        boxes,labels,_ = panet.part_boxes(x, temperature=temperature, relative=relative)
+        assert torch.equal(boxes, component_boxes(channel_recalibration(panet.encode(x), temperature, relative=relative)))
+    assert torch.equal(labels, cluster_boxes(boxes))

@@ -178,6 +178,8 @@ def test_what_cannot_be_ranked_is_said():
     for bad,what in ((x.tolist(),'is a list'), (pd.DataFrame(x),'is a DataFrame'), (x.astype(complex),'complex128')):
         with pytest.raises(TypeError, match=what): rank_metrics(bad, np.arange(4), np.arange(3))
     with pytest.raises(ValueError, match='ks=5'): rank_metrics(x, np.arange(4), np.arange(3), ks=5)
+    with pytest.raises(ValueError, match='some of them missing'): vehicleid_metrics(x, [0,0,float('nan'),1])
+    with pytest.raises(ValueError, match=r'shape \(4, 1\)'): vehicleid_metrics(x, np.zeros((4,1)))
     with pytest.raises(ValueError, match='n_trials=0'): vehicleid_metrics(x, [0,0,1,1], n_trials=0)
     with pytest.raises(ValueError, match='ranks of at least 1'): vehicleid_metrics(x, [0,0,1,1], ks=(0,))
     with pytest.raises(ValueError, match='move one of them'): evaluate_features(torch.rand(2,3, device='meta'), torch.rand(2,3), [0,1], [0,1])

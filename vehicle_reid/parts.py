@@ -61,6 +61,8 @@ def component_boxes(
     threshold='mean' # each channel's mean; 'half', half way from there to its maximum; or a number
 ):
     "Box x0,y0,x1,y1 of the largest 8-connected component above the threshold in each channel: (B,C,4) int64 (Algorithm 1, lines 2-5)"
+    if attention.ndim!=4: raise ValueError(f"attention has shape {tuple(attention.shape)}; needed are maps (B,C,H,W).")
+    if isinstance(threshold, str) and threshold not in ('mean','half'): raise ValueError(f"threshold={threshold!r} is none of 'mean', 'half' and a number.")
     b,c,h,w = attention.shape
     if threshold in ('mean','half'):
         a = attention.float()
@@ -170,6 +172,7 @@ def cluster_boxes(
 ):
     "Cluster of each box's centre: labels (B,C) in [0,K), top to bottom; with d < K distinct centres only 0..d-1 occur (Algorithm 1, line 6)"
     if n_parts<1 or boxes.shape[1]<1: raise ValueError(f"n_parts={n_parts} of {boxes.shape[1]} boxes: at least one part and one box are needed.")
+    if not len(boxes): return torch.zeros(boxes.shape[:2], dtype=torch.long, device=boxes.device)
     labels = _kmeans(boxes, torch.rand(n_init, n_parts, generator=torch.Generator().manual_seed(seed)).to(boxes.device))
     means,n = _means(_centers(boxes), labels, n_parts)
     return _rank(means, n>0).gather(1, labels)
@@ -293,7 +296,7 @@ def part_boxes(self:PANet,
     self.eval()
     try: X = self.encode(x); foreground = self.foreground(X).float()
     finally: self.train(training)
-    boxes = component_boxes(channel_recalibration(X, temperature, relative=relative) if recalibrate else X, threshold)
+    boxes = component_boxes(channel_recalibration(X, temperature, fused=True, relative=relative) if recalibrate else X, threshold)
     return boxes, cluster_boxes(boxes, n_parts), foreground
 
 # %% ../nbs/13_parts.ipynb #43c4e398

@@ -42,7 +42,7 @@ def _nearest(d, k):
     return i
 
 def _step(N): return max(1, 2**22//N)
-def _bar(it, total, n): return progress_bar(it, total=total, leave=False) if n>30_000 else it # below, it is a matter of seconds
+def _bar(it, total, N): return progress_bar(it, total=total, leave=False) if N>=10_000 else it # below, it is a matter of a second
 
 def _neighbours(rows, N, k, first=None):
     "k nearest images (N,k) and the largest distance (N,) of each image; `rows(slice)` gives distances, of which `first` (Q,N-Q) keeps a corner"
@@ -104,7 +104,7 @@ def _rerank(rows, pairs, dtype, N, n_query, k1, k2, lambda_value):
     E = _expanded(rank, k1)
     V = _encoding(rank, E, pairs(E.row, E.col)/top[E.row], k2)
     out *= lambda_value/top[:n_query,None]
-    for p,d_J in enumerate(_bar(_jaccard(V, n_query), n_query, n_query)): out[p] += (1-lambda_value)*d_J
+    for p,d_J in enumerate(_bar(_jaccard(V, n_query), n_query, N)): out[p] += (1-lambda_value)*d_J
     return out
 
 # %% ../nbs/41_rerank.ipynb #8e56f021
