@@ -253,7 +253,8 @@ def vehicleid_metrics(
     "Gallery of one random image an identity, the rest are queries: mean and spread over trials (Sec. IV-A2)"
     ids = np.asarray(ids.cpu() if isinstance(ids, torch.Tensor) else ids)
     _check_2d(features, 'features', '(images, features)')
-    if ids.shape!=(len(features),) or pd.isna(ids).any(): raise ValueError(f"{len(features)} features came with ids of shape {ids.shape}{', some of them missing' if pd.isna(ids).any() else ''}: pass one id an image.")
+    if ids.shape!=(len(features),) or pd.isna(ids).any():
+        raise ValueError(f"{len(features)} features came with {'ids, some of them missing' if pd.isna(ids).any() else f'{len(ids)} ids' if ids.ndim==1 else f'ids of shape {ids.shape}'}: pass one id an image.")
     if n_trials<1 or not len(ks) or min(ks)<1: raise ValueError(f"n_trials={n_trials}, ks={ks!r}: needed are one trial at least, and ranks of at least 1.")
     galleries = list(_galleries(ids, n_trials, seed))
     if not len(galleries[0][0]): raise _no_match(0, len(ids), False)
