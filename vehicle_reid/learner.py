@@ -401,7 +401,9 @@ def _losses(learn):
 def _stage(folder, name, net, fit, seed):
     "Train `net` unless `folder`/`name` holds it already; with random numbers of its own, whatever was drawn before"
     done,ckpt = folder/name,folder/f'{name}.ckpt'
-    if on_first(done.exists): return _load_weights(net, done)
+    if on_first(done.exists):
+        on_first(partial(ckpt.unlink, missing_ok=True)) # killed just before it would have gone
+        return _load_weights(net, done)
     set_seed((seed + crc32(name.encode()) + rank_distrib())%2**31)
     log = fit(checkpoint=ckpt)
     def save():
