@@ -3,7 +3,7 @@ import torch, timm
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from fastai.optimizer import Adam
-from _bench import Case, main, _time as seconds
+from _bench import Case, main, _time
 from vehicle_reid.learner import FusedAdam
 from vehicle_reid.losses import ReIDLoss
 from vehicle_reid.parts import uniform_parts
@@ -26,23 +26,23 @@ def rate(dtype, n):
     "Multiply-adds are two: FLOPs a second of an n×n matrix product"
     a,b = (torch.randn(n, n, device=DEVICE, dtype=dtype) for _ in 'ab')
     def product(_): return a@b
-    return 2*n**3/min(seconds(done(product), 0)[1] for _ in range(6))
+    return 2*n**3/min(_time(done(product), 0)[1] for _ in range(6))
 
 class Net:
     "A network, its optimizer and a batch"
     def __init__(self, net, scale, last=True, bf16=True, opt=FusedAdam, compiled=False):
-        self.arch,size,self.n = sizes(scale)
+        _,size,self.n = sizes(scale)
         torch.manual_seed(1) # the same batch for all
-        self.format = torch.channels_last if last else torch.contiguous_format
-        self.net,self.bf16 = net.to(DEVICE, memory_format=self.format),bf16
+        layout = torch.channels_last if last else torch.contiguous_format
+        self.net,self.bf16 = net.to(DEVICE, memory_format=layout),bf16
         if compiled: self.net.compile()
         self.opt,self.loss_func = opt(list(net.parameters()), lr=1e-4),ReIDLoss()
-        self.x = torch.randn(self.n, 3, size, size, device=DEVICE).contiguous(memory_format=self.format)
+        self.x = torch.randn(self.n, 3, size, size, device=DEVICE).contiguous(memory_format=layout)
         self.y = torch.arange(self.n, device=DEVICE)//2
         self.parts = uniform_parts(torch.ones(self.n, 1, size, size, device=DEVICE), 3)
 
     def loss(self):
-        with torch.autocast(DEVICE.type, torch.bfloat16, self.bf16):
+        with torch.autocast(DEVICE.type, FAST, self.bf16):
             if not isinstance(self.net, PMNet): return F.cross_entropy(self.net(self.x).float(), self.y)
             out = self.net(self.x, self.parts)
         return self.loss_func(out, self.y) + part_transfer_loss(out['maps'])
@@ -61,7 +61,7 @@ class Net:
 
     @torch.inference_mode()
     def embed(self):
-        with torch.autocast(DEVICE.type, torch.bfloat16, self.bf16): return (self.net.eval().embed if isinstance(self.net, PMNet) else self.net.eval())(self.x).float().cpu()
+        with torch.autocast(DEVICE.type, FAST, self.bf16): return (self.net.eval().embed if isinstance(self.net, PMNet) else self.net.eval())(self.x).float().cpu()
 
 def flops(f):
     with FlopCounterMode(display=False) as c: f()
@@ -81,12 +81,11 @@ def all_nets(what):
     return f
 
 def way(name, what): return done(lambda d: (getattr(d[name], what)(), d['flops'][name], d['rate'], d[name].n))
-def at_rate():
+@done
+def at_rate(d):
     "As many FLOPs in one matrix product after another"
-    def f(d):
-        a,b = (torch.randn(SIDE, SIDE, device=DEVICE, dtype=FAST) for _ in 'ab')
-        for _ in range(max(1, round(d['flops']['ours, PMNet']/(2*SIDE**3)))): a@b
-    return done(f)
+    a,b = (torch.randn(SIDE, SIDE, device=DEVICE, dtype=FAST) for _ in 'ab')
+    for _ in range(max(1, round(d['flops']['ours, PMNet']/(2*SIDE**3)))): a@b
 def agree(what):
     "The settings change how PMNet is computed, not what: the first loss, or the vectors, up to bfloat16's three digits"
     def f(r):
@@ -101,5 +100,5 @@ if __name__=='__main__':
     cases = []
     for what,title in (('step','a training step'),('embed','embedding a batch')):
         skip = ("ours, fastai's Adam",) if what=='embed' else ()
-        cases.append(Case(title, all_nets(what), {n: way(n, what) for n in nets if n not in skip} | {'matrix products': at_rate()}, "timm's backbone", agree(what), 'matrix products', memory='full'))
+        cases.append(Case(title, all_nets(what), {n: way(n, what) for n in nets if n not in skip} | {'matrix products': at_rate}, "timm's backbone", agree(what), 'matrix products', memory='full'))
     main(*cases)

@@ -51,7 +51,9 @@ def test_folder_is_respected(dls, tmp_path, cache):
     (tmp_path/'other').mkdir(); (tmp_path/'other'/'thesis.txt').write_text('mine')
     with pytest.raises(ValueError, match='no run.json'): two_stage(learner(dls, tmp_path), tmp_path/'other', cache, 1)
     assert (tmp_path/'run'/'pmnet'/'model.safetensors').read_bytes()==before and (tmp_path/'other'/'thesis.txt').read_text()=='mine'
+    (tmp_path/'run'/'panet.ckpt').write_bytes(b'') # as if killed just before it went
     done = two_stage(learner(dls, tmp_path), tmp_path/'run', cache, 1) # finished: loads, trains nothing
+    assert not (tmp_path/'run'/'panet.ckpt').exists()
     for a,b in zip(learn.model.state_dict().values(), done.model.state_dict().values()): assert torch.equal(a, b)
 
 def test_epoch_table_and_trackers(dls, tmp_path):

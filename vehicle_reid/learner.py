@@ -29,6 +29,7 @@ from pathlib import Path
 from zlib import crc32
 import numpy as np, pandas as pd
 import torch
+from torch.optim.adam import adam
 from fastcore.basics import patch, store_attr
 from fastcore.foundation import L
 from fastprogress.fastprogress import progress_bar
@@ -38,7 +39,6 @@ from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.callback.schedule import ParamScheduler, combined_cos
 from fastai.learner import Learner
 from fastai.torch_core import default_device, get_model, rank_distrib, set_seed
-from torch.optim.adam import adam
 from fastai.optimizer import Optimizer
 from fastai.vision.core import imagenet_stats
 from .files import write_atomic, write_json
