@@ -4,7 +4,7 @@ import numpy as np, pandas as pd, pytest, torch
 from fastai.callback.core import Callback, CancelValidException
 from fastai.torch_core import set_seed
 import fastai.callback.schedule, fastai.callback.fp16 # verbs: fit_one_cycle, lr_find, fine_tune, to_fp16
-from vehicle_reid.all import (Baseline, FixedWeighting, FusedAdam, ReIDDataLoaders, ReIDLearner, WarmupSteps, has_fast_bf16, part_transfer_loss, reid_learner, synth_veri)
+from vehicle_reid.all import (Baseline, FixedWeighting, FusedAdam, PANet, ReIDDataLoaders, ReIDLearner, WarmupSteps, baseline_learner, has_fast_bf16, part_transfer_loss, reid_learner, synth_veri)
 
 @pytest.fixture(scope='module')
 def path(tmp_path_factory): return synth_veri(tmp_path_factory.mktemp('data')/'synth', n_ids=10, n_test=4, n_cams=3, n_workers=1)
@@ -107,6 +107,23 @@ def test_rows_fit(dls, tmp_path, kw):
     learn = learner(dls, tmp_path, **kw)
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
     assert 0<=learn.evaluate()['mAP']<=1
+
+def test_what_would_be_ignored_is_refused(dls, tmp_path):
+    "An argument that this network has no use for is an error that names it, before anything is trained"
+    base = Baseline(len(dls.vocab), 'resnet10t', pretrained=False)
+    panet = PANet(len(dls.vocab), 'resnet10t', pretrained=False)
+    for kw,error,match in [(dict(model=base, share=False), TypeError, 'share'), (dict(model=base, loss_weights=(1,1,1)), ValueError, 'loss_weights'), (dict(model=base, fresh_parts=True), ValueError, 'fresh_parts'),
+            (dict(transfer='detatch'), ValueError, "'detatch' is none of"), (dict(transfer='detach', students=False), ValueError, "no pairs of Student and Teacher"), (dict(uniform=True, panet=panet), ValueError, 'panet'),
+            (dict(uniform=True, temperature=.5), ValueError, 'temperature'), (dict(teachers=False, panet=panet), ValueError, 'no Teachers'), (dict(teachers=False, fresh_parts=True), ValueError, 'fresh_parts')]:
+        with pytest.raises(error, match=match): learner(dls, tmp_path, **kw) if 'model' not in kw else reid_learner(dls, path=tmp_path, **kw)
+    for kw in (dict(atention='mam'), dict(n_parts=7), dict(loss_weights=(9,9,9))):
+        with pytest.raises(TypeError, match=next(iter(kw))): baseline_learner(dls, 'resnet10t', pretrained=False, **kw)
+
+def test_fresh_parts_are_remembered(dls, tmp_path):
+    for fresh in (True,False):
+        saved = learner(dls, tmp_path, fresh_parts=fresh).save_pretrained(tmp_path/f'm{fresh}')
+        again = ReIDLearner.from_pretrained(saved, dls)
+        assert again.panet is not None and again.part_masks.fresh==fresh
 
 def test_baseline_and_fixed_weights(dls, tmp_path):
     learn = reid_learner(dls, model=Baseline(len(dls.vocab), 'resnet10t', pretrained=False), margin=.3, path=tmp_path)

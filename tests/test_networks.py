@@ -83,10 +83,12 @@ def test_pmnet_only_is_the_same_with_and_without_teachers_there():
     torch.testing.assert_close(net(x), net(x, parts(2))[:,:80], atol=1e-5, rtol=1e-5)
 
 def test_batch_permutation_permutes_embeddings():
-    net = PMNet(6, 'resnet10t', feat_dim=32, pretrained=False).eval()
-    x,perm = torch.randn(4,3,64,64),torch.tensor([2,0,3,1])
-    b,m = parts(4); b = b + torch.arange(4)[:,None,None]*0
-    torch.testing.assert_close(net(x[perm], (b[perm],m[perm])), net(x, (b,m))[perm], atol=1e-5, rtol=1e-5)
+    torch.manual_seed(0); net = PMNet(6, 'resnet10t', feat_dim=32, pretrained=False).eval()
+    g = torch.Generator().manual_seed(0); x,perm = torch.randn(4,3,64,64, generator=g),torch.tensor([2,0,3,1])
+    lo = torch.randint(0, 48, (4,3,2), generator=g); b,m = torch.cat([lo, lo+16], -1),(torch.rand(4,3,64,64, generator=g)>.5).float() # an image's own boxes and masks
+    def same(b, m): return torch.isclose(net(x[perm], (b,m)), e[perm], atol=1e-5, rtol=1e-5).all(1)
+    e = net(x, (b,m))
+    assert same(b[perm], m[perm]).all() and not same(b, m[perm]).any() and not same(b[perm], m).any() # with another image's parts it is another vector
 
 def test_two_last_stages_start_equal_and_are_separate():
     net = PMNet(6, 'resnet10t', pretrained=False)

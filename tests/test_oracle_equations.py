@@ -1,4 +1,4 @@
-"Eq. 1-8, the crop and the masked pooling against loops over single numbers: values and gradients, four precisions, shapes down to one"
+"Eq. 1-8, fixed weights, the crop and the masked pooling against loops over single numbers: values and gradients, four precisions, shapes down to one"
 import pytest, torch
 from hypothesis import example, given, settings, strategies as st
 from fastai.callback.core import Callback
@@ -14,10 +14,16 @@ def leaf(*shape, seed=0, dtype=f32): return rand(*shape, seed=seed, dtype=dtype)
 def table(f, *shape): return torch.stack([f(*i.tolist()) for i in torch.cartesian_prod(*map(torch.arange, shape)).view(-1, len(shape))]).view(shape)
 
 def agree(fast, slow, *xs, tol=2e-5):
-    "Values, and gradients of one random sum of them"
+    "Values, and gradients of one random sum of them; returns the latter"
     torch.testing.assert_close(fast.double(), slow, atol=tol, rtol=tol)
     w = rand(1, *slow.shape, seed=7, dtype=f64)[0]
-    for a,b in zip(*(torch.autograd.grad((o.double()*w).sum(), xs, retain_graph=True) for o in (fast,slow))): torch.testing.assert_close(a.double(), b.double(), atol=tol, rtol=tol)
+    ours,theirs = (torch.autograd.grad((o.double()*w).sum(), xs, retain_graph=True) for o in (fast,slow))
+    for a,b in zip(ours, theirs): torch.testing.assert_close(a.double(), b.double(), atol=tol, rtol=tol)
+    return ours
+
+def top(v):
+    "The largest number of a list. Where several are equal, their mean: the same value, and the gradient is PyTorch's amax's, spread evenly over them"
+    best = max(v); ties = [o.double() for o in v if o==best]; return sum(ties)/len(ties)
 
 # --- eq. 1, 2
 def literal_recalibration(X, t):
@@ -47,33 +53,51 @@ def test_eq1_eq2_constant_channels(dtype):
 def literal_conv(x, conv, d=1):
     (c,h,w),k = x.shape,conv.weight.shape[-1]; r = d*(k//2)
     z = torch.zeros(c, h+2*r, w+2*r, dtype=x.dtype); z[:,r:r+h,r:r+w] = x
-    out = table(lambda o,y,x: (conv.weight[o]*z[:, y:y+2*r+1:d, x:x+2*r+1:d]).sum(), len(conv.weight), h, w)
-    return out if conv.bias is None else out + conv.bias[:,None,None]
+    out = table(lambda o,y,x: (conv.weight[o].double()*z[:, y:y+2*r+1:d, x:x+2*r+1:d]).sum(), len(conv.weight), h, w)
+    return out if conv.bias is None else out + conv.bias.double()[:,None,None]
 
-def literal_conv_bn(x, block, d=1):
-    conv,bn,_ = block; x = literal_conv(x, conv, d)
-    return torch.stack([((o-m)/(v+bn.eps).sqrt()*g + b).clamp(min=0) for o,m,v,g,b in zip(x, bn.running_mean, bn.running_var, bn.weight, bn.bias)])
+def literal_conv_bn(X, block, d=1):
+    "A whole batch: in training its own mean and biased variance count, in evaluation the running ones"
+    conv,bn,_ = block; X = torch.stack([literal_conv(x, conv, d) for x in X])
+    def norm(o, m, v, g, b):
+        n = o.numel()
+        if block.training: m = sum(o.flatten())/n; v = sum((i-m)**2 for i in o.flatten())/n
+        return ((o-m)/(v+bn.eps).sqrt()*g + b).clamp(min=0)
+    return torch.stack([norm(*o) for o in zip(X.unbind(1), *(o.double() for o in (bn.running_mean, bn.running_var, bn.weight, bn.bias)))], 1)
 
 def literal_mam(P, m):
-    c,h,w = P.shape; one,_,two = m.channel.mlp
-    def mlp(v): return literal_conv(literal_conv(v[:,None,None], one).clamp(min=0), two).flatten()
-    C = 1/(1+(-mlp(torch.stack([sum(p.flatten())/(h*w) for p in P])) - mlp(torch.stack([max(p.flatten()) for p in P]))).exp())
-    x = torch.cat([literal_conv_bn(P, s, d) for s,d in zip(m.spatial.scales, (1,2,3))])
-    S = 1/(1+(-literal_conv(literal_conv_bn(literal_conv_bn(x, m.spatial.fuse[0]), m.spatial.fuse[1]), m.spatial.fuse[2])[0]).exp())
-    return table(lambda k,y,x: (C[k]*S[y,x] + 1)*P[k,y,x], c, h, w)
+    b,c,h,w = P.shape; (one,_,two),(wide,narrow,last) = m.channel.mlp,m.spatial.fuse
+    def mlp(v): return literal_conv(literal_conv(torch.stack(v)[:,None,None], one).clamp(min=0), two).flatten()
+    def sigmoid(z): return 1/(1+(-z).exp())
+    C = [sigmoid(mlp([sum(k.flatten())/(h*w) for k in p]) + mlp([top([*k.flatten()]) for k in p])) for p in P]
+    X = torch.cat([literal_conv_bn(P, s, d) for s,d in zip(m.spatial.scales, (1,2,3))], 1)
+    S = [sigmoid(literal_conv(x, last)[0]) for x in literal_conv_bn(literal_conv_bn(X, wide), narrow)]
+    return table(lambda i,k,y,x: (C[i][k]*S[i][y,x] + 1)*P[i,k,y,x], b, c, h, w)
 
-def mam(c):
-    torch.manual_seed(c); m = MultiScaleAttention(c).double().eval()
+def mam(c, dtype, train):
+    torch.manual_seed(c); m = MultiScaleAttention(c).train(train)
     for o in m.modules():
         if isinstance(o, torch.nn.BatchNorm2d): o.running_mean.normal_(); o.running_var.uniform_(.5, 2); o.weight.data.uniform_(.5, 2); o.bias.data.normal_()
-    return m
+    return m.to(dtype)
 
-@pytest.mark.parametrize('b,c,h,w', [(2,3,4,5), (1,1,2,3), (2,5,1,1), (1,20,2,2)])
-def test_eq3(b, c, h, w):
-    m,P = mam(c),leaf(b, c, h, w, dtype=f64); slow = torch.stack([literal_mam(p, m) for p in P])
-    agree(m(P), slow, P, *m.parameters(), tol=1e-8)
-    for dtype in (f32,f16,bf16): torch.testing.assert_close(m.to(dtype)(P.detach().to(dtype)).double(), slow.detach(), atol=2*tols[dtype], rtol=2*tols[dtype])
-    m.double(); agree(m(P*0+2), torch.stack([literal_mam(p*0+2, m) for p in P]), P, tol=1e-8) # constant channels
+@settings(max_examples=30)
+@given(few, st.integers(1,5), st.integers(1,4), st.integers(1,4), st.booleans(), st.sampled_from([None,0.,2.]), st.sampled_from([f64,f32]), st.integers(0,99))
+@example(2, 5, 1, 1, True, None, f64, 0) # one pixel
+@example(1, 1, 2, 3, False, None, f32, 0) # one channel
+@example(1, 1, 1, 1, False, 0., f64, 0) # one number
+@example(1, 20, 2, 2, True, 2., f64, 0) # a hidden layer wider than its least
+def test_eq3(b, c, h, w, train, constant, dtype, seed):
+    "In training and in evaluation, gradients of input and parameters; one channel may be constant, as a dead ReLU leaves it"
+    m,P = mam(c, dtype, train and b*h*w>1),rand(b, c, h, w, seed=seed, dtype=dtype) # one number has no variance: PyTorch refuses it in training
+    if constant is not None: P[:,0] = constant
+    P.requires_grad_(); grad,*_ = agree(m(P), literal_mam(P.double(), m), P, *m.parameters(), tol=1e-8 if dtype==f64 else 2e-4)
+    assert grad[:,0].all()
+
+@settings(max_examples=12)
+@given(few, st.integers(1,5), st.integers(1,4), st.integers(1,4), st.booleans(), st.sampled_from([f16,bf16]), st.integers(0,99))
+def test_eq3_in_half_precision(b, c, h, w, train, dtype, seed):
+    m,P = mam(c, dtype, train and b*h*w>1),rand(b, c, h, w, seed=seed, dtype=dtype); out = m(P)
+    assert out.dtype==dtype; torch.testing.assert_close(out.double(), literal_mam(P.double(), m), atol=2*tols[dtype], rtol=2*tols[dtype])
 
 # --- crop and resize, MMP
 def literal_stretch(x, box, h, w):
@@ -107,10 +131,24 @@ def test_mask_max_pool(b, c, h, w, share, negative, dtype, seed):
     mask = torch.where(torch.rand(b,1,h,w, generator=g)<share, .5, .4375).to(dtype) # ½ counts
     def largest(i, ch):
         inside = [P[i,ch,y,x] for y in range(h) for x in range(w) if mask[i,0,y,x]>=.5] or [*P[i,ch].flatten()]
-        best = inside[0]
-        for o in inside: best = o if o>best else best
-        return best.double()
+        return top(inside)
     agree(mask_max_pool(P, mask), table(largest, b, c), P, tol=0)
+
+@settings(max_examples=30)
+@given(few, few, side, side, st.sampled_from([0.,.5,1.]), st.integers(1,3), kinds, st.integers(0,99))
+@example(2, 2, 3, 3, .5, 1, f32, 0) # all zeros: what a dead ReLU leaves
+def test_mask_max_pool_of_ties(b, c, h, w, share, levels, dtype, seed):
+    "Cells as large as the largest share its gradient evenly (amax's rule): inside the mask alone, or over the map where the mask is empty"
+    g = torch.Generator().manual_seed(seed); P = torch.randint(levels, (b,c,h,w), generator=g).to(dtype).requires_grad_()
+    inside = torch.rand(b,1,h,w, generator=g)<share; out,up = mask_max_pool(P, inside.to(dtype)),1+torch.rand(b,c, generator=g).to(dtype)
+    grad, = torch.autograd.grad(out, P, up)
+    for i in range(b):
+        on = inside[i,0] if inside[i,0].any() else torch.ones(h,w).bool()
+        for k in range(c):
+            best = max(P[i,k,y,x].item() for y,x in on.nonzero()); tied = on & (P[i,k]==best)
+            assert out[i,k]==best and not grad[i,k][~tied].any()
+            torch.testing.assert_close(grad[i,k][tied], (up[i,k]/tied.sum()).expand(int(tied.sum())))
+            torch.testing.assert_close(grad[i,k].double().sum(), up[i,k].double(), atol=0, rtol=tols[dtype]) # all of it, as one largest cell would get
 
 @settings(max_examples=20)
 @given(st.integers(1,4), st.integers(1,4), st.data())
@@ -185,22 +223,32 @@ def test_eq7_and_id_losses(heads, dtype, eps):
     slow = sum(literal_ce(o.double(), ids, eps) for o in logits.values()) + sum(literal_triplet(f.double(), ids, .7) for f in feats.values())/len(heads)
     agree(ReIDLoss(label_smoothing=eps)(dict(features=feats, logits=logits), torch.tensor(ids)), slow, *feats.values(), *logits.values(), tol=tols[dtype])
 
-# --- eq. 8, as the learner differentiates it
+# --- eq. 8, and with fixed weights instead of HUL's (Table VI), as the learner differentiates it
 @pytest.fixture(scope='module')
 def dls(tmp_path_factory): return ReIDDataLoaders.from_veri(synth_veri(tmp_path_factory.mktemp('data')/'synth', n_ids=6, n_test=3, n_cams=2, n_workers=1), size=64, p=2, k=2, num_workers=0)
 
 class Eq8(Callback):
-    "Behind the callbacks that make the loss: the literal one on the same tensors"
+    "Behind the callbacks that make the loss: the literal one on the same tensors, its ID terms weighed by HUL or by the numbers given"
     order,n = 5,0
+    def __init__(self, weights=None): self.weights = weights
     def after_loss(self):
         if not self.training or self.n: return
         self.n,p,s,ids = 1,self.pred,self.model.log_var,self.y.tolist()
-        sigma = [(o.double()/2).exp() for o in s]
-        J_ID = sum(literal_ce(o.double(), ids)/v**2 for o,v in zip(p['logits'].values(), sigma)) + sum(v.log() for v in sigma)
-        J_Tri = sum(literal_triplet(f.double(), ids, .7) for f in p['features'].values())/3
+        CE = [literal_ce(o.double(), ids) for o in p['logits'].values()]
+        if self.weights: J_ID = sum(w*o for w,o in zip(self.weights, CE, strict=True))
+        else: sigma = [(o.double()/2).exp() for o in s]; J_ID = sum(o/v**2 for o,v in zip(CE, sigma)) + sum(v.log() for v in sigma)
+        J_Tri = sum(literal_triplet(f.double(), ids, .7) for f in p['features'].values())/len(CE)
         L_PT = sum(literal_transfer(a.double(), b.double()) for a,b in p['maps'])
-        agree(self.loss_grad, J_ID + J_Tri + L_PT, s, *p['features'].values(), *p['logits'].values(), *(o for m in p['maps'] for o in m), tol=1e-4)
-        assert self.loss==self.loss_grad
+        slow,params = J_ID + J_Tri + L_PT,[o for o in self.model.parameters() if o.requires_grad]
+        agree(self.loss_grad, slow, *p['features'].values(), *p['logits'].values(), *(o for m in p['maps'] for o in m), *([] if self.weights else [s]), tol=1e-4)
+        assert self.loss==self.loss_grad and s.requires_grad==(not self.weights)
+        self.want = list(zip(params, torch.autograd.grad(slow, params, retain_graph=True)))
+
+    def before_step(self):
+        "What the optimizer is given"
+        if self.n!=1: return
+        self.n = 2
+        for p,g in self.want: torch.testing.assert_close(p.grad, g, atol=1e-4, rtol=1e-3)
 
 @pytest.mark.parametrize('K', [1,2])
 @pytest.mark.filterwarnings('ignore:PANet has not been trained')
@@ -209,4 +257,12 @@ def test_eq8(dls, tmp_path, K):
     learn = reid_learner(dls, 'resnet10t', pretrained=False, n_parts=K, feat_dim=12, path=tmp_path)
     learn.model.log_var.data = torch.tensor([.5,-.4,.3]); cb = Eq8()
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-4, cbs=cb)
-    assert cb.n==1
+    assert cb.n==2
+
+@pytest.mark.parametrize('weights,kw', [((2,1,1), {}), ((.5,3,1.5), {}), ((4,.25), dict(teachers=False)), ((1,5), dict(students=False))])
+def test_fixed_weights(dls, tmp_path, weights, kw):
+    "Σ w_j·L_ID_j + mean of the triplets + L_PT; at inference the same weights are λ"
+    torch.manual_seed(0)
+    learn = reid_learner(dls, 'resnet10t', pretrained=False, uniform=True, feat_dim=12, loss_weights=weights, path=tmp_path, **kw); cb = Eq8(weights)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-4, cbs=cb)
+    assert cb.n==2; torch.testing.assert_close(learn.model.weights, torch.tensor(weights).float())

@@ -84,6 +84,7 @@ def _components(above):
             todo -= near; stack += near
         yield n
 
+# --- permutations
 def _blobs(b, c, h, w, seed):
     "Maps with one Gaussian bump each: one component, and centres that never tie"
     g = torch.Generator().manual_seed(seed)
@@ -91,26 +92,13 @@ def _blobs(b, c, h, w, seed):
     y,x = torch.arange(h)[:,None],torch.arange(w)
     return (-((y-cy)**2+(x-cx)**2)/(s+1)).exp()
 
-@pytest.mark.parametrize('seed', range(5))
-def test_a_mirrored_image_mirrors_algorithm_1(seed):
-    X,fg = _blobs(3,40,8,8, seed),torch.rand(3,1,128,128, generator=torch.Generator().manual_seed(seed))
-    a,b = part_masks(X, fg),part_masks(X.flip(-1), fg.flip(-1))
-    heights = a.boxes[...,1]+a.boxes[...,3]
-    for i in range(3):
-        if len(set(heights[i].tolist()))<3: continue # parts of one height are told apart from left to right, which a mirror changes
-        same = b.boxes[i]==mirrored(a.boxes[i], 128)
-        if same.all(): assert torch.equal(b.masks[i], a.masks[i].flip(-1))
-        else: # k-means may leave a box between two equally near centres on the other side; heights stay
-            assert torch.equal(b.boxes[i].sort(0).values[:,1::2].float().mean(0).round(decimals=-2), a.boxes[i].sort(0).values[:,1::2].float().mean(0).round(decimals=-2))
-
-# --- permutations
 def test_permuted_batches():
-    X,fg,p = _blobs(6,20,8,8, 0),torch.rand(6,1,128,128),torch.randperm(6, generator=torch.Generator().manual_seed(1))
+    X,fg,p = _blobs(6,20,8,8, 0),rand(6,1,128,128).sigmoid(),torch.randperm(6, generator=torch.Generator().manual_seed(1))
     for a,b in zip(part_masks(X, fg), part_masks(X[p], fg[p])): assert torch.equal(a[p], b)
     f,ids = rand(6,5),torch.arange(3).repeat_interleave(2)
     close(batch_hard_triplet(f[p], ids[p]), batch_hard_triplet(f, ids))
     s,t = rand(6,3,4,4, seed=2),rand(6,3,4,4, seed=3)
-    close(part_transfer_loss(s[p], t[torch.randperm(6)]), part_transfer_loss(s, t)) # it sees the batch's mean alone
+    close(part_transfer_loss(s[p], t[p.flip(0)]), part_transfer_loss(s, t)) # it sees the batch's mean alone
 
 # --- scales
 @given(st.floats(1e-3, 1e3), st.integers(0,99))

@@ -1,14 +1,16 @@
 "Tables I to VII: every row builds what it says and takes steps; runs × seeds can be killed and go on; numbers reach the page unchanged"
 import json, os, shutil, signal, subprocess, sys, time
+from pathlib import Path
 from itertools import islice
 import numpy as np, pandas as pd, pytest, torch
 from fastai.callback.core import Callback, CancelFitException
 from fastai.torch_core import set_seed
+from fastai.vision.core import TensorImage
 from torch import nn
 from vehicle_reid.all import (Baseline, ColorPatchOcclusion, FixedWeighting, MultiScaleAttention, ReIDLearner, ResidualAttention, SqueezeExcitation, WarmupSteps,
     baseline_learner, baseline_steps, read_veri, reid_learner, synth_veri)
 from vehicle_reid.cli import main
-from vehicle_reid.tables import _learner, _loaders, _waves, _ways, read_runs, run_row, run_tables, table_lines, table_of, table_rows, tables_markdown
+from vehicle_reid.tables import _gpu_env, _learner, _loaders, _waves, _ways, read_runs, run_row, run_tables, table_lines, table_of, table_rows, tables_markdown
 
 SMALL = dict(arch='resnet10t', weights=False, size=64, panet_epochs=1, pmnet_epochs=1, p=2, k=4, feat_dim=32)
 
@@ -78,6 +80,26 @@ def test_baselines_take_two_steps(name, items):
 def test_baseline_recipe():
     lr = baseline_steps(1.)
     np.testing.assert_allclose([lr(e/60) for e in (0, 5, 10, 19, 20, 30, 45, 60)], [.01, .505, 1, 1, .6, .36, .216, .216])
+
+def test_the_baseline_gets_its_recipe(items, tmp_path):
+    "From pretrained weights: rate, steps, decay of every tensor, mirrored and erased but not shifted; as `baseline_same`, what PMNet has"
+    import timm
+    net = timm.create_model('resnet10t', num_classes=0); torch.save(net.state_dict(), tmp_path/'w.pth')
+    learn = {n: _learner(table_rows[n], _loaders(table_rows[n], items, 64, 2, 4), 'resnet10t', str(tmp_path/'w.pth')) for n in ('baseline','baseline_same')}
+    own,same = learn.values()
+    assert own.lr==same.lr==1e-4 and own.wd==same.wd==5e-4 and own.loss_func.label_smoothing==0
+    with own.no_bar(), own.no_logging(): own.fit_two_stage(0, 1, folder=tmp_path/'r')
+    assert json.loads((tmp_path/'r'/'run.json').read_text())['rates']==pytest.approx([baseline_steps(1e-4)(o) for o in (0,.25,.5,.75,1)])
+    for o in (own,same):
+        o.create_opt()
+        spared = [p for p in o.model.parameters() if not o.opt.state[p].get('do_wd', True)]
+        assert len(spared)==(0 if o is own else sum(isinstance(m, nn.modules.batchnorm._BatchNorm)*2 for m in o.model.modules()))
+    own_tfms,same_tfms = ({type(t).__name__: t for t in o.dls.train.after_batch.fs} for o in (own,same))
+    assert own_tfms['FlipPadCrop'].pad==0 and same_tfms['FlipPadCrop'].pad is None and own_tfms['FlipPadCrop'].p==.5
+    erased = own_tfms['RandomErasing']; erased.p = 1.
+    x = erased(TensorImage(torch.zeros(8,3,32,32)))
+    white = (x*torch.tensor([.229,.224,.225]).view(3,1,1) + torch.tensor([.485,.456,.406]).view(3,1,1))[x!=0]
+    assert (x!=0).any((1,2,3)).all() and abs(white.mean()-.75)<.01 and (x==0).any() # 0.5 in units of mean and deviation 0.5
 
 def test_what_the_losses_were_asked_is_saved(items, tmp_path):
     dls = _loaders(table_rows['full'], items, 64, 2, 4)
@@ -149,11 +171,13 @@ def test_killed_at_any_moment_it_goes_on(items, path, tmp_path, done):
     code = f"from vehicle_reid.tables import run_tables; from vehicle_reid.datasets import read_veri; run_tables(read_veri({str(path)!r}), {str(tmp_path/'t')!r}, ('baseline_same','exp4'), seeds=1, data='synth', workers=2, **{SMALL!r})"
     p = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.time()+90
-    while time.time()<until and not list((tmp_path/'t').glob('*-0/run.json')): time.sleep(.1)
+    while time.time()<until and not any((tmp_path/'t'/f'{o.parent.name}.part.spent').exists() for o in (tmp_path/'t').glob('*-0/run.json')): time.sleep(.1)
     p.send_signal(signal.SIGKILL); p.wait()
     time.sleep(2.5) # its children notice
     runs = run_tables(items, tmp_path/'t', ('baseline_same','exp4'), seeds=1, data='synth', workers=2, **SMALL)
     key = lambda r: (r['row'], r['seed'])
+    assert any(r['seconds']['earlier']>=1 for r in runs) and all(r['seconds']['all']>=r['seconds']['earlier']+r['seconds']['train'] for r in runs)
+    assert not list((tmp_path/'t').glob('.*')) and not list((tmp_path/'t').glob('*.spent'))
     assert {key(r): (r['metrics']['only'], r['log']) for r in runs}=={key(r): (r['metrics']['only'], r['log']) for r in done[1] if r['seed']==0}
 
 def test_runs_wait_only_for_the_panet_of_their_seed(tmp_path):
@@ -164,14 +188,55 @@ def test_runs_wait_only_for_the_panet_of_their_seed(tmp_path):
     (tmp_path/'panet-1'/'panet').mkdir(parents=True)
     assert wave(jobs)==[free('0')+[('exp1','1'),('full','1'),('exp4','1'),('exp6','1'),('baseline','1')], [('exp6','0')]]
 
+def in_the_way(out, items, *tags):
+    "A folder of `run_tables` in which the runs `tags` fail: theirs holds something else"
+    n = items.split.value_counts()
+    out.mkdir()
+    for tag in tags: (out/tag).mkdir(); (out/tag/'x').write_text('in the way')
+    (out/'tables.json').write_text(json.dumps({**SMALL, 'data': '', 'images': int(n.train), 'ids': 13, 'queries': int(n['query']), 'gallery': int(n['gallery'])}))
+
 def test_one_failure_does_not_stop_the_others(items, tmp_path):
-    bad = items.copy()
+    "Not in its wave, nor those that wait for another's PANet; a failed run can be repeated"
     out = tmp_path/'t'
-    with pytest.raises(RuntimeError, match='exp4 with seed 0 failed'):
-        (out/'exp4-0').mkdir(parents=True); (out/'exp4-0'/'x').write_text('in the way'); (out/'tables.json').write_text(json.dumps({**SMALL, 'data': '', 'images': int((items.split=='train').sum()), 'ids': 13,
-            'queries': int((items.split=='query').sum()), 'gallery': int((items.split=='gallery').sum())}))
-        run_tables(bad, out, ('exp4','baseline_same'), seeds=1, **SMALL)
+    in_the_way(out, items, 'baseline_same-0', 'exp6-0')
+    with pytest.raises(RuntimeError, match='baseline_same with seed 0 failed'): run_tables(items, out, ('baseline_same','exp6','exp2','exp1'), seeds=1, **SMALL)
+    runs = read_runs(out/'runs.jsonl')
+    assert {r['row'] for r in runs}=={'exp2','exp1'} and (out/'panet-0'/'panet').exists() # exp6 failed behind its PANet, exp2 used that
+    shutil.rmtree(out/'exp6-0')
+    with pytest.raises(RuntimeError, match='baseline_same'): run_tables(items, out, ('baseline_same','exp6'), seeds=1, **SMALL)
+    assert {r['row'] for r in read_runs(out/'runs.jsonl')}=={'exp2','exp1','exp6'}
+
+def test_a_panet_that_fails_is_tried_by_the_next_row_alone(items, tmp_path):
+    out = tmp_path/'t'
+    in_the_way(out, items)
+    (out/'panet-0').write_text('no folder')
+    with pytest.raises(RuntimeError, match='exp6 with seed 0 failed'): run_tables(items, out, ('exp6','exp2','baseline_same'), seeds=1, workers=2, **SMALL)
     assert [r['row'] for r in read_runs(out/'runs.jsonl')]==['baseline_same']
+    assert {p.name for p in (out/'logs').iterdir()}=={'exp6-0.txt','exp2-0.txt','baseline_same-0.txt'} # all were tried
+
+def test_arguments_at_their_defaults_count(items, tmp_path):
+    "What a folder was made with and what was left out then are compared alike; a misspelt argument is no argument"
+    run_tables(items, tmp_path/'t', ('untrained',), seeds=1, lr=5e-4, cosine=True, **SMALL)
+    with pytest.raises(ValueError, match=r'lr=0.0005 \(now None\), cosine=True|cosine=True \(now False\)'): run_tables(items, tmp_path/'t', ('untrained',), seeds=1, **SMALL)
+    assert json.loads((tmp_path/'t'/'tables.json').read_text())['lr']==5e-4
+    assert len(run_tables(items, tmp_path/'t', ('untrained',), seeds=1, lr=5e-4, cosine=True, bf16=False, **SMALL))==1 # named or not, the same
+    with pytest.raises(TypeError, match='no argument epochs'): run_tables(items, tmp_path/'u', ('untrained',), seeds=1, epochs=3, **SMALL)
+    assert not (tmp_path/'u').exists()
+
+def test_other_images_do_not_join_a_folder(items, tmp_path):
+    run_tables(items, tmp_path/'t', ('untrained',), seeds=1, tests=dict(mine=items[items.split!='train']), **SMALL)
+    with pytest.raises(ValueError, match='another table of images under the name mine'):
+        run_tables(items, tmp_path/'t', ('untrained',), seeds=2, tests=dict(mine=items[items.split!='train'].iloc[1:]), **SMALL)
+    swapped = items.assign(vid=items.vid.iloc[::-1].values) # as many of everything
+    with pytest.raises(ValueError, match='under the name items'): run_tables(swapped, tmp_path/'t', ('untrained',), seeds=2, **SMALL)
+    shutil.copytree(Path(items.path.iloc[0]).parents[1], tmp_path/'moved')
+    assert len(run_tables(read_veri(tmp_path/'moved'), tmp_path/'t', ('untrained',), seeds=2, **SMALL))==2
+
+def test_each_run_sees_one_of_the_visible_gpus(monkeypatch):
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    assert _gpu_env(None)=={} and _gpu_env(1)=={'CUDA_VISIBLE_DEVICES': '1'}
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2, GPU-5f3')
+    assert [_gpu_env(i)['CUDA_VISIBLE_DEVICES'] for i in (0,1)]==['2','GPU-5f3']
 
 # --- the command
 def test_command(path, tmp_path, capsys):

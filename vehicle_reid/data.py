@@ -128,17 +128,18 @@ class _PerImage(RandTransform):
         if self.do: self.draw(*(b[0] if isinstance(b, (tuple,list)) else b).shape)
 
 class RandomErasing(_PerImage):
-    "Set a rectangle in each of a share `p` of images to 0, the mean after `Normalize` (Sec. IV-B1)"
+    "Set a rectangle in each of a share `p` of images to `value`, 0 being the mean after `Normalize` (Sec. IV-B1)"
     order = 102 # behind Normalize
     def __init__(self,
         p=.5, # share of the images
         area=(.02,.4), # of the rectangle, as a share of the image
-        ratio=(.3,3.33) # its height by its width
+        ratio=(.3,3.33), # its height by its width
+        value=0. # in units of `Normalize`
     ):
-        super().__init__(p=p); store_attr('area,ratio')
+        super().__init__(p=p); store_attr('area,ratio,value')
 
     def draw(self, n, c, h, w): self.boxes = random_boxes(n, h, w, self.area, self.ratio)*(torch.rand(n,1)<self.p)
-    def encodes(self, x:TensorImage): return fill_patches(x, self.boxes[:,None], x.new_zeros(len(x),1,x.shape[1]))
+    def encodes(self, x:TensorImage): return fill_patches(x, self.boxes[:,None], x.new_full((len(x),1,x.shape[1]), self.value))
 
 # %% ../nbs/03_data.ipynb #9782702a
 def random_patches(

@@ -269,7 +269,9 @@ def reid_learner(
 ):
     "A `ReIDLearner`: PMNet with HUL, part transfer and part masks (Fig. 2, eq. 8)"
     n_ids = len(dls.vocab)
+    if model is not None and kwargs: raise TypeError(f"With model=..., no PMNet is made, and nothing takes {', '.join(kwargs)}: leave it out, or set it in the model.")
     net = PMNet(n_ids, arch, n_parts, pretrained=pretrained, **kwargs) if model is None else model
+    _check_asked(net, panet, uniform, temperature, fresh_parts, transfer, loss_weights)
     recalibration = dict(temperature=temperature or 1.) if pretrained or temperature else dict(temperature=1/32, relative=True)
     masks = PartMasks(None if uniform else panet or PANet(n_ids, arch, pretrained), n_parts, **recalibration, fresh=fresh_parts) if 'T' in net.heads else None
     learn = _learner(dls, net, masks, margin, label_smoothing, transfer, loss_weights, lr=lr or (1.5e-4 if pretrained else 1e-3), wd=wd, cbs=cbs, path=Path(path))
@@ -277,6 +279,18 @@ def reid_learner(
     return learn
 
 # %% ../nbs/50_learner.ipynb #45c034dc
+def _check_asked(net, panet, uniform, temperature, fresh_parts, transfer, loss_weights):
+    "An error where an argument of `reid_learner` would be ignored"
+    pairs = {'S','T'} <= set(net.heads)
+    def refuse(asked, why, name):
+        if asked: raise ValueError(f"{name} has no effect: {why}. Leave it out.")
+    if transfer not in (True, False, 'detach'): raise ValueError(f"transfer={transfer!r} is none of True, False and 'detach'.")
+    refuse(transfer=='detach' and not pairs, f"a network with the heads {', '.join(net.heads)} has no pairs of Student and Teacher", "transfer='detach'")
+    refuse(loss_weights and not hasattr(net, 'log_var'), f"{type(net).__name__} has one ID loss", 'loss_weights')
+    for name,asked in dict(panet=panet is not None, temperature=temperature is not None, fresh_parts=fresh_parts).items():
+        refuse(asked and uniform, 'with uniform=True stripes are the parts, and no PANet', name)
+        refuse(asked and 'T' not in net.heads, f"{type(net).__name__} has no Teachers here, so nothing looks at parts", name)
+
 def _learner(dls, net, part_masks=None, margin=0.7, label_smoothing=0., transfer=True, loss_weights=None, cbs=None, **kwargs):
     "`ReIDLearner` with the callbacks that `net`'s heads call for"
     ours = [LossTerms(), ReIDMetrics(), ChannelsLast()] + L(part_masks)
@@ -287,7 +301,7 @@ def _learner(dls, net, part_masks=None, margin=0.7, label_smoothing=0., transfer
 # %% ../nbs/50_learner.ipynb #ea110291
 def baseline_tfms():
     "The Baseline's augmentation: flip and random erasing, no padding"
-    return [FlipPadCrop(pad=0), RandomErasing()]
+    return [FlipPadCrop(pad=0), RandomErasing(value=1.3)] # 0.75 of white, normalised: (0.75-0.449)/0.226
 
 def baseline_learner(
     dls, # ReIDDataLoaders
@@ -296,11 +310,16 @@ def baseline_learner(
     margin=0.3, # of the triplet
     label_smoothing=0., # of the ID loss
     lr=None, # base learning rate: 1e-4 with pretrained weights, 1e-3 from scratch
-    **kwargs # wd, cbs, path of `reid_learner`
+    wd=5e-4, # weight decay
+    wd_bn_bias=True, # decay batch norms and biases, too, as its code does; fastai and PMNet spare them
+    cbs=None, # further callbacks
+    path='.' # where `save`, `export` and `fit_two_stage` write
 ):
     "A `ReIDLearner` around `Baseline`, the Bag-of-Tricks network that the paper compares with (Table I)"
-    return reid_learner(dls, arch, pretrained, margin=margin, label_smoothing=label_smoothing, lr=lr or (1e-4 if pretrained else 1e-3),
-        model=Baseline(len(dls.vocab), arch, pretrained), **kwargs)
+    learn = reid_learner(dls, arch, pretrained, margin=margin, label_smoothing=label_smoothing, lr=lr or (1e-4 if pretrained else 1e-3), wd=wd, cbs=cbs, path=path,
+        model=Baseline(len(dls.vocab), arch, pretrained))
+    learn.wd_bn_bias = wd_bn_bias
+    return learn
 
 # %% ../nbs/50_learner.ipynb #cb37ea47
 @patch
@@ -501,7 +520,7 @@ def save_pretrained(self:ReIDLearner,
         **_losses(self), lr=self.lr, from_scratch=self.from_scratch)
     if self.panet is not None:
         _save_net(self.panet, folder/'panet')
-        about['recalibration'] = dict(temperature=self.part_masks.temperature, relative=self.part_masks.relative)
+        about['recalibration'] = dict(temperature=self.part_masks.temperature, relative=self.part_masks.relative, fresh=self.part_masks.fresh)
     write_json(folder/'reid.json', about)
     return folder
 

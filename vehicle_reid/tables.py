@@ -14,7 +14,7 @@ print(tables_markdown(runs))
 __all__ = ['table_rows', 'table_lines', 'Row', 'Line', 'run_row', 'read_runs', 'run_tables', 'table_of', 'tables_markdown']
 
 # %% ../nbs/52_tables.ipynb #d20fdaff
-import json, os, shutil, subprocess, sys, threading, time
+import inspect, io, json, os, shutil, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
@@ -34,22 +34,22 @@ from .learner import _stage, baseline_learner, baseline_tfms, reid_learner, warm
 # %% ../nbs/52_tables.ipynb #5d96d924
 class Row(NamedTuple):
     "What one run trains"
-    learner: dict = {} # arguments of `reid_learner`
+    learner: dict = {} # arguments of `reid_learner`, or of `baseline_learner`
     data: dict = {} # arguments of `ReIDDataLoaders`
     baseline: bool = False # `baseline_learner` instead
     scale: float = 1. # of the images' size
     train: bool = True # False: random weights as they are
 
 # %% ../nbs/52_tables.ipynb #32880206
-_patches = dict(occlusion=.3)
+_patches,_as_pmnet = dict(occlusion=.3),dict(wd_bn_bias=False)
 table_rows = dict(
-    untrained=Row(baseline=True, train=False), baseline=Row(baseline=True, data=dict(p=6, k=6, batch_tfms=baseline_tfms), scale=1.5), baseline_same=Row(baseline=True),
+    untrained=Row(baseline=True, train=False), baseline=Row(baseline=True, data=dict(p=6, k=6, batch_tfms=baseline_tfms), scale=1.5), baseline_same=Row(_as_pmnet, baseline=True),
     exp1=Row(dict(students=False, teachers=False)), exp2=Row(dict(students=False, attention='none')), exp3=Row(dict(attention='none')),
     exp4=Row(dict(uniform=True)), exp5=Row(dict(global_head=False)), exp6=Row(dict(students=False)), full=Row(),
     se=Row(dict(attention='se')), residual=Row(dict(attention='residual')),
     no_share=Row(dict(share=False)), no_transfer=Row(dict(transfer=False)), no_share_no_transfer=Row(dict(share=False, transfer=False)),
     fixed_111=Row(dict(loss_weights=(1,1,1))), fixed_211=Row(dict(loss_weights=(2,1,1))), fixed_411=Row(dict(loss_weights=(4,1,1))),
-    baseline_patches=Row(baseline=True, data=_patches), full_patches=Row(data=_patches), fresh=Row(dict(fresh_parts=True)), detach=Row(dict(transfer='detach')))
+    baseline_patches=Row(_as_pmnet, baseline=True, data=_patches), full_patches=Row(data=_patches), fresh=Row(dict(fresh_parts=True)), detach=Row(dict(transfer='detach')))
 
 # %% ../nbs/52_tables.ipynb #87d4a047
 class Line(NamedTuple):
@@ -83,7 +83,7 @@ table_lines = [Line(*o) for o in [
 
 # %% ../nbs/52_tables.ipynb #23eeb108
 def _learner(row, dls, arch, weights, panet=None, **kwargs):
-    if row.baseline: return baseline_learner(dls, arch, weights)
+    if row.baseline: return baseline_learner(dls, arch, weights, **row.learner)
     return reid_learner(dls, arch, weights, panet=panet, **{**kwargs, **row.learner})
 
 def _loaders(row, items, size, p, k):
@@ -159,8 +159,9 @@ def _panet(folder, seed, items, arch, weights, size, epochs, bf16, lr, cache):
     with learn.no_logging(), learn.no_bar(): _stage(folder, 'panet', learn.panet, partial(learn.fit_panet, epochs, lr, cache=cache), seed)
     root = Path(items.path.iloc[0]).parents[1]
     if (root/'truth'/'truth.json').exists() and not (folder/'parts.json').exists():
-        report = part_report(learn.panet.to(dls.device), read_truth(root, n=300), dls)
-        write_json(folder/'parts.json', dict(seed=seed, log=pd.read_csv(folder/'panet.csv').round(4).to_dict('list'), parts=json.loads(report.to_json(orient='index'))))
+        truth = read_truth(root, n=300)
+        report = part_report(learn.panet.to(dls.device), truth, dls)
+        write_json(folder/'parts.json', dict(seed=seed, images=len(truth.paths), size=size, epochs=epochs, versions=versions(), log=pd.read_csv(folder/'panet.csv').round(4).to_dict('list'), parts=json.loads(report.to_json(orient='index'))))
     return learn.panet
 
 # %% ../nbs/52_tables.ipynb #9255f27a
@@ -178,32 +179,49 @@ def _job():
     "What a process of `run_tables` does: one run, read from standard input, its result to a file"
     fastprogress.NO_BAR = True # a log file is no terminal
     job,parent = json.load(sys.stdin),os.getppid()
-    threading.Thread(target=_follow, args=[parent], daemon=True).start()
-    if job.pop('one_thread'): torch.set_num_threads(1)
     result = job.pop('result')
+    spent = Path(result).with_suffix('.spent')
+    before,start = float(spent.read_text()) if spent.exists() else 0.,time.perf_counter()
+    def note(): write_atomic(spent, lambda f: f.write_text(f'{before+time.perf_counter()-start:.1f}'), sync=False)
+    done = threading.Event()
+    follower = threading.Thread(target=_follow, args=[parent, note, done], daemon=True); follower.start()
+    if job.pop('one_thread'): torch.set_num_threads(1)
     def read(file): return read_table(file, root='.') # relative paths start where `run_tables` was called, which is where this process works
     tests = {o: read(v) for o,v in job.pop('tests').items()}
-    write_json(result, run_row(**{**job, 'items': read(job['items'])}, tests=tests))
+    run = run_row(**{**job, 'items': read(job['items'])}, tests=tests)
+    done.set(); follower.join()
+    run['seconds'] |= dict(earlier=round(before, 1), all=round(run['seconds']['all']+before, 1))
+    write_json(result, run)
 
-def _follow(parent):
-    "End with the parent, however that ended: whoever starts the run again must find its folder alone"
-    while os.getppid()==parent: time.sleep(1)
-    os._exit(1)
+def _follow(parent, note, done):
+    "Note each second until `done`; end with the parent, however that ended: whoever starts the run again must find its folder alone"
+    while not done.wait(1):
+        if os.getppid()!=parent: os._exit(1)
+        note()
 
 # %% ../nbs/52_tables.ipynb #beed92e5
+def _gpu_env(gpu):
+    "Environment in which the `gpu`-th of the GPUs that are visible here is the only one"
+    if gpu is None: return {}
+    visible = [o.strip() for o in os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',') if o.strip()]
+    return dict(CUDA_VISIBLE_DEVICES=visible[gpu] if visible else str(gpu))
+
 def _run_in_process(job, result, gpu, log, one_thread):
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), **({'CUDA_VISIBLE_DEVICES': str(gpu)} if gpu is not None else {}), **({'OMP_NUM_THREADS': '1'} if one_thread else {})}
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), **_gpu_env(gpu), **({'OMP_NUM_THREADS': '1'} if one_thread else {})}
     with open(log, 'w') as out:
         done = subprocess.run([sys.executable, '-c', 'from vehicle_reid.tables import _job; _job()'], input=json.dumps({**job, 'result': str(result), 'one_thread': one_thread}), text=True, env=env, stdout=out, stderr=out)
     if done.returncode: raise RuntimeError(f"The run {job['name']} with seed {job['seed']} failed: {(Path(log).read_text().strip().splitlines() or ['it was killed.'])[-1][-300:]} Its output is in {log}; the other runs go on.")
 
 # %% ../nbs/52_tables.ipynb #012e146c
+_defaults = {k: o.default for k,o in inspect.signature(run_row).parameters.items() if o.default is not o.empty and k not in ('panet','tests','cache')}
+
 def _plan(out, arguments, data):
     "`out` made ready for runs with these arguments, or an error if it holds others"
+    if unknown := set(arguments)-set(_defaults): raise TypeError(f"run_tables has no argument {', '.join(sorted(unknown))}. Of a run's it passes on {', '.join(_defaults)}.")
     out = Path(out); file = out/'tables.json'
     if file.exists():
-        old = json.loads(file.read_text(encoding='utf-8'))
-        now = json.loads(json.dumps({**arguments, **data}))
+        old = {**_defaults, **json.loads(file.read_text(encoding='utf-8'))}
+        now = {**_defaults, **json.loads(json.dumps({**arguments, **data}))}
         if diff := [f'{k}={old.get(k)!r} (now {v!r})' for k,v in now.items() if old.get(k)!=v]:
             raise ValueError(f"{out} holds runs with other arguments: {', '.join(diff)}. Give these again to go on with it, or another folder.")
     elif out.exists() and any(out.iterdir()): raise ValueError(f"{out} holds files but no tables.json, so nothing was written there. Name a new or an empty folder.")
@@ -225,7 +243,7 @@ def run_tables(
     tests=None, # other test sets by name, see `run_row`, such as occluded_small (Table VII) or vehicleid_large (Table II); `occluded`, the queries with colour patches, is always among them
     workers=None, # runs at once; by default one a GPU, or one on a CPU
     **kwargs # arch, weights, size, panet_epochs, pmnet_epochs, p, k, feat_dim, bf16, lr, cosine of `run_row`
-): # list of dicts, one a run
+): # list of dicts, one a run, each with what it took: `seconds` with all of its attempts
     "Train and rank `names` × `seeds`, leaving out what `out`/runs.jsonl holds already"
     names,items = _split_rows(names),read_table(items)
     n = items.split.value_counts()
@@ -237,7 +255,11 @@ def run_tables(
     files = {}
     if todo: files = {n: _kept(o, out/f'{n}.csv') for n,o in dict(items=items, occluded=_occluded_queries(items, out/'occluded'), **(tests or {})).items()}
     jobs = [dict(name=n, seed=s, folder=str(out/f'{n}-{s}'), panet=str(out/f'panet-{s}'), items=files['items'], tests={k: v for k,v in files.items() if k!='items'}, cache=str(out/'masks'), **kwargs) for n,s in todo]
-    for wave in _waves(jobs): _run_wave(wave, out, workers, gpus, about, kwargs)
+    errors = []
+    while jobs: # a seed whose PANet failed has its next row try, alone, while all others train
+        now,jobs = _waves(jobs)
+        errors += _run_wave(now, out, workers, gpus, about, kwargs)
+    if errors: raise errors[0]
     return read_runs(out/'runs.jsonl')
 
 # %% ../nbs/52_tables.ipynb #85609207
@@ -254,7 +276,12 @@ def _needs_panet(name): return not table_rows[name].baseline and table_rows[name
 
 # %% ../nbs/52_tables.ipynb #96098872
 def _kept(table, file):
-    write_atomic(file, lambda f: table.to_csv(f, index=False))
+    "Path of `file` with `table`, or an error if it holds another: folders may move, images may not change"
+    def named(t): return t.assign(path=[Path(o).name for o in t.path])
+    text = table.to_csv(index=False)
+    if file.exists() and not named(pd.read_csv(file, dtype=str)).equals(named(pd.read_csv(io.StringIO(text), dtype=str))):
+        raise ValueError(f"{file.parent} holds runs on another table of images under the name {file.stem}: give that again to go on, or another folder.")
+    write_atomic(file, lambda f: f.write_text(text, encoding='utf-8'))
     return str(file)
 
 def _todo(out, names, seeds):
@@ -269,11 +296,11 @@ def _collect(out, result):
     old = [o for o in read_runs(out/'runs.jsonl') if (o['row'],o['seed'])!=(new['row'],new['seed'])]
     write_atomic(out/'runs.jsonl', lambda f: f.write_text(''.join(json.dumps(o)+'\n' for o in [*old, new]), encoding='utf-8'))
     shutil.rmtree(out/f"{new['row']}-{new['seed']}", ignore_errors=True); result.unlink()
+    (out/f"{new['row']}-{new['seed']}.part.spent").unlink(missing_ok=True)
 
 # %% ../nbs/52_tables.ipynb #b3ab8608
 def _run_wave(jobs, out, workers, gpus, about, arguments):
-    "Run `jobs`, `workers` at a time, and collect each that ends; one that fails is told at the end"
-    if not jobs: return
+    "Run `jobs`, `workers` at a time, and collect each that ends; the errors of those that did not"
     (out/'logs').mkdir(exist_ok=True)
     free,errors = list(range(workers)),[]
     def _one(job):
@@ -290,7 +317,7 @@ def _run_wave(jobs, out, workers, gpus, about, arguments):
             for f in sorted(out.glob('*.result.json')): _collect(out, f)
             if done.result(): errors.append(done.result())
     finally: ex.shutdown(cancel_futures=True)
-    if errors: raise errors[0]
+    return errors
 
 # %% ../nbs/52_tables.ipynb #aa4cd892
 def _cell(values):
