@@ -97,7 +97,7 @@ def test_the_baseline_gets_its_recipe(items, tmp_path):
     own_tfms,same_tfms = ({type(t).__name__: t for t in o.dls.train.after_batch.fs} for o in (own,same))
     assert own_tfms['FlipPadCrop'].pad==0 and same_tfms['FlipPadCrop'].pad is None and own_tfms['FlipPadCrop'].p==.5
     erased = own_tfms['RandomErasing']; erased.p = 1.
-    x = erased(TensorImage(torch.zeros(8,3,32,32)))
+    x = erased(TensorImage(torch.zeros(8,3,32,32)), split_idx=0)
     white = (x*torch.tensor([.229,.224,.225]).view(3,1,1) + torch.tensor([.485,.456,.406]).view(3,1,1))[x!=0]
     assert (x!=0).any((1,2,3)).all() and abs(white.mean()-.75)<.01 and (x==0).any() # 0.5 in units of mean and deviation 0.5
 
@@ -227,7 +227,7 @@ def test_other_images_do_not_join_a_folder(items, tmp_path):
     run_tables(items, tmp_path/'t', ('untrained',), seeds=1, tests=dict(mine=items[items.split!='train']), **SMALL)
     with pytest.raises(ValueError, match='another table of images under the name mine'):
         run_tables(items, tmp_path/'t', ('untrained',), seeds=2, tests=dict(mine=items[items.split!='train'].iloc[1:]), **SMALL)
-    swapped = items.assign(vid=items.vid.iloc[::-1].values) # as many of everything
+    swapped = items.copy(); train = swapped.split=='train'; swapped.loc[train,'vid'] = swapped.vid[train].values[::-1] # as many of everything
     with pytest.raises(ValueError, match='under the name items'): run_tables(swapped, tmp_path/'t', ('untrained',), seeds=2, **SMALL)
     shutil.copytree(Path(items.path.iloc[0]).parents[1], tmp_path/'moved')
     assert len(run_tables(read_veri(tmp_path/'moved'), tmp_path/'t', ('untrained',), seeds=2, **SMALL))==2
