@@ -217,7 +217,7 @@ def test_a_panet_that_fails_is_tried_by_the_next_row_alone(items, tmp_path):
 def test_arguments_at_their_defaults_count(items, tmp_path):
     "What a folder was made with and what was left out then are compared alike; a misspelt argument is no argument"
     run_tables(items, tmp_path/'t', ('untrained',), seeds=1, lr=5e-4, cosine=True, **SMALL)
-    with pytest.raises(ValueError, match=r'lr=0.0005 \(now None\), cosine=True|cosine=True \(now False\)'): run_tables(items, tmp_path/'t', ('untrained',), seeds=1, **SMALL)
+    with pytest.raises(ValueError, match=r'lr=0.0005 \(now None\), cosine=True \(now False\)'): run_tables(items, tmp_path/'t', ('untrained',), seeds=1, **SMALL)
     assert json.loads((tmp_path/'t'/'tables.json').read_text())['lr']==5e-4
     assert len(run_tables(items, tmp_path/'t', ('untrained',), seeds=1, lr=5e-4, cosine=True, bf16=False, **SMALL))==1 # named or not, the same
     with pytest.raises(TypeError, match='no argument epochs'): run_tables(items, tmp_path/'u', ('untrained',), seeds=1, epochs=3, **SMALL)

@@ -1,9 +1,9 @@
 "Scores of parts against a truth: literal counts, and cases whose answer is known"
-from collections import Counter
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from vehicle_reid.all import PANet, Parts, ReIDDataLoaders, channel_recalibration, component_boxes, synth_veri, uniform_parts
+from vehicle_reid.grabcut import grabcut_mask
 from vehicle_reid.truth import Truth, channels_left, foreground_iou, main_part, part_choices, part_report, part_scores, read_truth
 
 @given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 9))
@@ -23,7 +23,7 @@ def test_counts_as_a_loop_would(seed, h, w):
 
 @pytest.fixture(scope='module')
 def known(tmp_path_factory):
-    "Four images of 64 pixels: part 2 above and part 3 below, but in the last image nothing above and 3 with a little of 4 below"
+    "Four images of 64 pixels: part 2 above and part 3 below, but in the last image only body above, and 4 beside a smaller 3 below"
     folder,maps = tmp_path_factory.mktemp('truth'),[]
     for i in range(4):
         m = np.zeros((64,64), np.uint8); m[:32],m[32:] = 2,3
@@ -66,6 +66,16 @@ def test_report(known, dls):
     centers = [len({(a+c,b+d) for a,b,c,d in o}) for o in component_boxes(X).tolist()]
     assert r.loc['eq. 1 as it stands','centers']==np.mean(centers)
     assert (r.rows[list(part_choices)]>=1).all() and (r.rows[list(part_choices)]<=512).all()
+
+def test_grabcut_is_cut_at_a_half_and_compared_at_the_networks_size(dls, tmp_path):
+    "Images of 80 pixels, where the mask has values between 0 and 1, for a network of 64"
+    m = np.zeros((80,80), np.uint8); m[20:,10:70] = 2
+    Image.fromarray(m*50).convert('RGB').save(tmp_path/'a.jpg')
+    truth,at = Truth([tmp_path/'a.jpg'], [m], ['background','body','roof']),((np.arange(64)+.5)*80/64).astype(int)
+    g = grabcut_mask(tmp_path/'a.jpg')
+    literal = foreground_iou((g>=.5)[at][:,at], m[at][:,at])
+    assert ((0<g)&(g<1)).any() and part_report(PANet(2, 'resnet10t', pretrained=False), truth, dls).loc['GrabCut','IoU']==pytest.approx(literal)
+    assert literal!=foreground_iou((g>=1)[at][:,at], m[at][:,at])
 
 def test_saturation_is_seen(known, dls):
     "One channel far louder than all others: every row of eq. 1 becomes its row; a temperature keeps them apart"

@@ -82,7 +82,7 @@ def part_scores(
     rival=None, # IoU of another foreground in each image, to be compared with
     bs=64 # batch size
 ):
-    "Series: IoU of the foreground, and the share of images in which it beats `rival`; for each stream the share of images whose box holds the same part (`same`), or little else (`mostly`), and that part; number of distinct boxes an image"
+    "Series: IoU of the foreground, and the share of images in which it beats `rival`; for each stream the share of images whose box holds the same part (`same`), for more than half of what counts there (`mostly`), and that part; number of distinct boxes an image"
     ious,found,boxes = [],[],[]
     for p,true in _batches(parts_of, truth, dls, bs):
         ious += [foreground_iou(m[0].cpu(), t) for m,t in zip(p.foreground, true)]
@@ -100,7 +100,7 @@ def _batches(of, truth, dls, bs):
         yield of(x), [_at(o, dls.size) for o in truth.parts[i*bs:(i+1)*bs]]
 
 def _agreement(found):
-    "(most frequent part of a stream, share of images whose box holds it, and little else) of (part, share) in each image"
+    "(most frequent part of a stream, share of images whose box holds it, and for more than half) of (part, share) in each image"
     part = Counter(p for p,_ in found if p).most_common(1)
     part = part[0][0] if part else 0
     return part, np.mean([p==part for p,_ in found])*(part>0), np.mean([p==part and share>.5 for p,share in found])
@@ -135,7 +135,7 @@ def part_report(
     n_parts=3 # K
 ):
     "DataFrame: a row for GrabCut (IoU alone), for stripes and for each of `part_choices`, with the columns of `part_scores` and of `channels_left`"
-    grabcut = [foreground_iou(_at(grabcut_mask(p).astype(np.uint8), dls.size), _at(t, dls.size)) for p,t in zip(truth.paths, truth.parts)]
+    grabcut = [foreground_iou(_at((grabcut_mask(p)>=.5).astype(np.uint8), dls.size), _at(t, dls.size)) for p,t in zip(truth.paths, truth.parts)]
     stripes = part_scores(lambda x: uniform_parts(torch.ones_like(x[:,:1]), n_parts), truth, dls).drop(['IoU','wins'])
     def scores(random=False, **kw):
         return pd.concat([part_scores(partial(panet.part_masks, n_parts=n_parts, random=random, **kw), truth, dls, grabcut), channels_left(panet, truth, dls, **kw)])
