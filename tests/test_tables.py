@@ -10,7 +10,7 @@ from torch import nn
 from vehicle_reid.all import (Baseline, ColorPatchOcclusion, FixedWeighting, MultiScaleAttention, ReIDLearner, ResidualAttention, SqueezeExcitation, WarmupSteps,
     baseline_learner, baseline_steps, read_veri, reid_learner, synth_veri)
 from vehicle_reid.cli import main
-from vehicle_reid.tables import _gpu_env, _learner, _loaders, _waves, _ways, read_runs, run_row, run_tables, table_lines, table_of, table_rows, tables_markdown
+from vehicle_reid.tables import _gpu_env, _learner, _loaders, _ready, _ways, read_runs, run_row, run_tables, table_lines, table_of, table_rows, tables_markdown
 
 SMALL = dict(arch='resnet10t', weights=False, size=64, panet_epochs=1, pmnet_epochs=1, p=2, k=4, feat_dim=32)
 
@@ -181,12 +181,21 @@ def test_killed_at_any_moment_it_goes_on(items, path, tmp_path, done):
     assert {key(r): (r['metrics']['only'], r['log']) for r in runs}=={key(r): (r['metrics']['only'], r['log']) for r in done[1] if r['seed']==0}
 
 def test_runs_wait_only_for_the_panet_of_their_seed(tmp_path):
-    def wave(jobs): return [[(o['name'], o['panet'][-1]) for o in w] for w in _waves(jobs)]
-    jobs = [dict(name=n, panet=str(tmp_path/f'panet-{s}')) for s in (0,1) for n in ('exp1','full','exp4','exp6','baseline')]
-    free = lambda s: [('exp1',s),('full',s),('exp4',s),('baseline',s)]
-    assert wave(jobs)==[free('0')+free('1'), [('exp6','0'),('exp6','1')]]
-    (tmp_path/'panet-1'/'panet').mkdir(parents=True)
-    assert wave(jobs)==[free('0')+[('exp1','1'),('full','1'),('exp4','1'),('exp6','1'),('baseline','1')], [('exp6','0')]]
+    jobs = [dict(name=n, panet=str(tmp_path/f'panet-{s}')) for s in (0,1) for n in ('full','exp6','exp1','exp4','baseline')]
+    def starts(running=()): # names and seeds that start beside `running`, were there slots for all
+        left,running,out = list(jobs),list(running),[]
+        for j in running: left.remove(j)
+        while j := _ready(left, running): left.remove(j); running.append(j); out.append((j['name'], j['panet'][-1]))
+        return out
+    free = lambda s: [('exp1',s),('exp4',s),('baseline',s)]
+    assert starts()==[('full','0'),*free('0'),('full','1'),*free('1')]
+    assert starts([jobs[0]])==[*free('0'),('full','1'),*free('1')] # full trains it, exp6 waits
+    jobs.pop(0)
+    assert starts()[0]==('exp6','0') # full has failed: exp6 tries
+    (tmp_path/'panet-1').mkdir(); (tmp_path/'panet-1'/'panet').write_text('') # there, and not scored yet
+    assert starts()==[('exp6','0'),*free('0'),('full','1'),*free('1')]
+    (tmp_path/'panet-1'/'parts.json').write_text('{}')
+    assert starts()==[('exp6','0'),*free('0'),('full','1'),('exp6','1'),*free('1')]
 
 def in_the_way(out, items, *tags):
     "A folder of `run_tables` in which the runs `tags` fail: theirs holds something else"
@@ -201,7 +210,7 @@ def test_one_failure_does_not_stop_the_others(items, tmp_path):
     in_the_way(out, items, 'baseline_same-0', 'exp6-0')
     with pytest.raises(RuntimeError, match='baseline_same with seed 0 failed'): run_tables(items, out, ('baseline_same','exp6','exp2','exp1'), seeds=1, **SMALL)
     runs = read_runs(out/'runs.jsonl')
-    assert {r['row'] for r in runs}=={'exp2','exp1'} and (out/'panet-0'/'panet').exists() # exp6 failed behind its PANet, exp2 used that
+    assert {r['row'] for r in runs}=={'exp2','exp1'} and (out/'panet-0'/'parts.json').exists() # exp6 failed behind its PANet, exp2 used that
     shutil.rmtree(out/'exp6-0')
     with pytest.raises(RuntimeError, match='baseline_same'): run_tables(items, out, ('baseline_same','exp6'), seeds=1, **SMALL)
     assert {r['row'] for r in read_runs(out/'runs.jsonl')}=={'exp2','exp1','exp6'}

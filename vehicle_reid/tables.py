@@ -15,7 +15,7 @@ __all__ = ['table_rows', 'table_lines', 'Row', 'Line', 'run_row', 'read_runs', '
 
 # %% ../nbs/52_tables.ipynb #d20fdaff
 import inspect, io, json, os, shutil, subprocess, sys, threading, time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -157,11 +157,11 @@ def _panet(folder, seed, items, arch, weights, size, epochs, bf16, lr, cache):
     if bf16: learn.to_bf16()
     folder.mkdir(parents=True, exist_ok=True)
     with learn.no_logging(), learn.no_bar(): _stage(folder, 'panet', learn.panet, partial(learn.fit_panet, epochs, lr, cache=cache), seed)
-    root = Path(items.path.iloc[0]).parents[1]
-    if (root/'truth'/'truth.json').exists() and not (folder/'parts.json').exists():
-        truth = read_truth(root, n=300)
-        report = part_report(learn.panet.to(dls.device), truth, dls)
-        write_json(folder/'parts.json', dict(seed=seed, images=len(truth.paths), size=size, epochs=epochs, versions=versions(), log=pd.read_csv(folder/'panet.csv').round(4).to_dict('list'), parts=json.loads(report.to_json(orient='index'))))
+    if not (folder/'parts.json').exists():
+        root = Path(items.path.iloc[0]).parents[1]
+        truth = read_truth(root, n=300) if (root/'truth'/'truth.json').exists() else None
+        parts = json.loads(part_report(learn.panet.to(dls.device), truth, dls).to_json(orient='index')) if truth else {}
+        write_json(folder/'parts.json', dict(seed=seed, images=len(truth.paths) if truth else 0, size=size, epochs=epochs, versions=versions(), log=pd.read_csv(folder/'panet.csv').round(4).to_dict('list'), parts=parts))
     return learn.panet
 
 # %% ../nbs/52_tables.ipynb #9255f27a
@@ -255,22 +255,14 @@ def run_tables(
     files = {}
     if todo: files = {n: _kept(o, out/f'{n}.csv') for n,o in dict(items=items, occluded=_occluded_queries(items, out/'occluded'), **(tests or {})).items()}
     jobs = [dict(name=n, seed=s, folder=str(out/f'{n}-{s}'), panet=str(out/f'panet-{s}'), items=files['items'], tests={k: v for k,v in files.items() if k!='items'}, cache=str(out/'masks'), **kwargs) for n,s in todo]
-    errors = []
-    while jobs: # a seed whose PANet failed has its next row try, alone, while all others train
-        now,jobs = _waves(jobs)
-        errors += _run_wave(now, out, workers, gpus, about, kwargs)
-    if errors: raise errors[0]
+    if errors := _run_jobs(jobs, out, workers, gpus, about, kwargs): raise errors[0]
     return read_runs(out/'runs.jsonl')
 
 # %% ../nbs/52_tables.ipynb #85609207
-def _waves(jobs):
-    "Two lists: what can start at once, and what waits for the PANet of its seed, which the first run that needs it trains"
-    now,later,trained = [],[],set()
-    for j in jobs:
-        waits = _needs_panet(j['name']) and j['panet'] in trained and not (Path(j['panet'])/'panet').exists()
-        (later if waits else now).append(j)
-        if _needs_panet(j['name']): trained.add(j['panet'])
-    return now,later
+def _ready(jobs, running):
+    "The first of `jobs` that waits for no PANet which one of `running` trains, or None"
+    training = {j['panet'] for j in running if _needs_panet(j['name'])}
+    return next((j for j in jobs if not _needs_panet(j['name']) or j['panet'] not in training or (Path(j['panet'])/'parts.json').exists()), None)
 
 def _needs_panet(name): return not table_rows[name].baseline and table_rows[name].learner.get('teachers', True) and not table_rows[name].learner.get('uniform')
 
@@ -299,25 +291,30 @@ def _collect(out, result):
     (out/f"{new['row']}-{new['seed']}.part.spent").unlink(missing_ok=True)
 
 # %% ../nbs/52_tables.ipynb #b3ab8608
-def _run_wave(jobs, out, workers, gpus, about, arguments):
-    "Run `jobs`, `workers` at a time, and collect each that ends; the errors of those that did not"
+def _run_jobs(jobs, out, workers, gpus, about, arguments):
+    "Run `jobs`, `workers` at a time, each when its PANet is there, and collect each that ends; the errors of those that did not"
     (out/'logs').mkdir(exist_ok=True)
-    free,errors = list(range(workers)),[]
-    def _one(job):
-        slot,tag = free.pop(),f"{job['name']}-{job['seed']}"
+    def _one(job, slot):
+        tag = f"{job['name']}-{job['seed']}"
         try: _run_in_process(job, out/f'{tag}.part.json', slot%gpus if gpus else None, out/'logs'/f'{tag}.txt', workers>1 and not gpus)
         except RuntimeError as e: return e
-        finally: free.append(slot)
         part = out/f'{tag}.part.json'
         write_json(out/f'{tag}.result.json', {**json.loads(part.read_text(encoding='utf-8')), 'arguments': arguments, **about})
         part.unlink()
+    def _ended():
+        "Give each free slot the next job that is ready; the error, or None, of each that ends"
+        left,running,free = list(jobs),{},list(range(workers))
+        while left or running:
+            while free and (job := _ready(left, [j for j,_ in running.values()])):
+                left.remove(job); slot = free.pop()
+                running[ex.submit(_one, job, slot)] = job,slot
+            for f in wait(running, 1, FIRST_COMPLETED).done: # a second at most: a PANet that is there by now ends no run
+                free.append(running.pop(f)[1])
+                for r in sorted(out.glob('*.result.json')): _collect(out, r)
+                yield f.result()
     ex = ThreadPoolExecutor(workers)
-    try:
-        for done in progress_bar(as_completed([ex.submit(_one, j) for j in jobs]), total=len(jobs), leave=False):
-            for f in sorted(out.glob('*.result.json')): _collect(out, f)
-            if done.result(): errors.append(done.result())
+    try: return [e for e in progress_bar(_ended(), total=len(jobs), leave=False) if e]
     finally: ex.shutdown(cancel_futures=True)
-    return errors
 
 # %% ../nbs/52_tables.ipynb #aa4cd892
 def _cell(values):
