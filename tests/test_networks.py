@@ -21,6 +21,19 @@ def test_backbone_equals_timm_where_the_stride_is_untouched():
     x = torch.randn(2,3,64,64)
     torch.testing.assert_close(trunk.eval()(x), m.eval().forward_intermediates(x, indices=[3], intermediates_only=True)[0])
 
+@pytest.mark.parametrize('arch', ['resnet10t','convnext_atto','mobilenetv3_small_050','tf_efficientnet_lite0','densenet121','resnetv2_50','nfnet_l0'])
+def test_trunk_and_stage_are_forward_features(arch):
+    "Head convolution, final norm and activation included, where a network has them; and no layer of its classifier"
+    from vehicle_reid.backbone import _cut
+    torch.manual_seed(0); model = timm.create_model(arch, num_classes=0)
+    trunk,stage = _cut(model)
+    assert model.training and trunk.training and stage.training
+    x = torch.randn(2,3,64,64)
+    model.eval()
+    with torch.no_grad(): want,got = model.forward_features(x),stage(trunk(x))
+    torch.testing.assert_close(got, want)
+    assert got.shape[1]==split_backbone(arch, pretrained=False)[2]
+
 def test_resnet_last_stage_keeps_weights_and_is_not_dilated():
     _,stage,_ = split_backbone('resnet50', pretrained=False)
     assert not [m for m in stage.modules() if isinstance(m, torch.nn.Conv2d) and (m.stride!=(1,1) or m.dilation!=(1,1))]
@@ -117,7 +130,7 @@ def test_baseline():
     assert out['features']['G'].shape==(2,512) and out['logits']['G'].shape==(2,6)
     torch.testing.assert_close((net.eval()(torch.randn(2,3,64,64))**2).sum(1), torch.ones(2))
 
-@pytest.mark.parametrize('arch', ['resnet10t','convnext_atto','mobilenetv3_small_050'])
+@pytest.mark.parametrize('arch', ['resnet10t','convnext_atto','mobilenetv3_small_050','tf_efficientnet_lite0'])
 def test_a_saved_backbone_is_where_the_next_network_begins(arch, tmp_path):
     "Also where losing its stride has renamed a stage's layers"
     from vehicle_reid.pmnet import Baseline, PMNet, save_backbone

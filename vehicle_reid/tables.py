@@ -178,8 +178,8 @@ def _occluded_queries(items, folder, seed=0):
 def _job():
     "What a process of `run_tables` does: one run, read from standard input, its result to a file"
     fastprogress.NO_BAR = True # a log file is no terminal
-    job,parent = json.load(sys.stdin),os.getppid()
-    result = job.pop('result')
+    job = json.load(sys.stdin)
+    result,parent = job.pop('result'),job.pop('parent')
     spent = Path(result).with_suffix('.spent')
     before,start = float(spent.read_text()) if spent.exists() else 0.,time.perf_counter()
     def note(): write_atomic(spent, lambda f: f.write_text(f'{before+time.perf_counter()-start:.1f}'), sync=False)
@@ -209,7 +209,7 @@ def _gpu_env(gpu):
 def _run_in_process(job, result, gpu, log, one_thread):
     env = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), **_gpu_env(gpu), **({'OMP_NUM_THREADS': '1'} if one_thread else {})}
     with open(log, 'w') as out:
-        done = subprocess.run([sys.executable, '-c', 'from vehicle_reid.tables import _job; _job()'], input=json.dumps({**job, 'result': str(result), 'one_thread': one_thread}), text=True, env=env, stdout=out, stderr=out)
+        done = subprocess.run([sys.executable, '-c', 'from vehicle_reid.tables import _job; _job()'], input=json.dumps({**job, 'result': str(result), 'parent': os.getpid(), 'one_thread': one_thread}), text=True, env=env, stdout=out, stderr=out)
     if done.returncode: raise RuntimeError(f"The run {job['name']} with seed {job['seed']} failed: {(Path(log).read_text().strip().splitlines() or ['it was killed.'])[-1][-300:]} Its output is in {log}; the other runs go on.")
 
 # %% ../nbs/52_tables.ipynb #012e146c
