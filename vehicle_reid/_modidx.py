@@ -860,6 +860,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'vehicle_reid.tables._run_jobs': ('tables.html#_run_jobs', 'vehicle_reid/tables.py'),
                                      'vehicle_reid.tables._split_rows': ('tables.html#_split_rows', 'vehicle_reid/tables.py'),
                                      'vehicle_reid.tables._todo': ('tables.html#_todo', 'vehicle_reid/tables.py'),
+                                     'vehicle_reid.tables._trials': ('tables.html#_trials', 'vehicle_reid/tables.py'),
                                      'vehicle_reid.tables._ways': ('tables.html#_ways', 'vehicle_reid/tables.py'),
                                      'vehicle_reid.tables.read_runs': ('tables.html#read_runs', 'vehicle_reid/tables.py'),
                                      'vehicle_reid.tables.run_row': ('tables.html#run_row', 'vehicle_reid/tables.py'),

@@ -96,6 +96,11 @@ def _ways(learn):
     "Name of each way to rank that the network has → arguments of `evaluate`"
     return dict(only={}, rr=dict(rerank=True)) | (dict(both=dict(teachers=True)) if 'T' in learn.model.heads else {})
 
+def _trials(features, ids):
+    "VehicleID's ten trials: mean of each metric, and its standard deviation"
+    o = vehicleid_metrics(features, ids)
+    return {**o['mean'], **{f'{m} std': v for m,v in o['std'].items()}}
+
 def _metrics(learn, tests):
     "Metrics by way on the data's own queries, and by test set and way on others"
     out = {n: learn.evaluate(**kw) for n,kw in _ways(learn).items()}
@@ -103,7 +108,7 @@ def _metrics(learn, tests):
         queries,gallery = (table[table.split==s] for s in ('query','gallery'))
         for n,kw in _ways(learn).items():
             if n=='rr': continue
-            out[f'{t}_{n}'] = vehicleid_metrics(learn.embed(table, kw.get('teachers')), table.vid)['mean'] if not len(queries) else learn.evaluate(**kw, queries=queries, gallery=gallery if len(gallery) else None)
+            out[f'{t}_{n}'] = _trials(learn.embed(table, kw.get('teachers')), table.vid) if not len(queries) else learn.evaluate(**kw, queries=queries, gallery=gallery if len(gallery) else None)
     return {n: {m: round(float(v), 5) for m,v in o.items()} for n,o in out.items()}
 
 # %% ../nbs/52_tables.ipynb #9b1d436b
