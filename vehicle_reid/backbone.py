@@ -35,7 +35,7 @@ def _flat_children(m, names, prefix=''):
         else: yield f'{prefix}{n}', c
 
 def _cut(model):
-    "(trunk, last stage) of a timm model, together its `forward_features`"
+    "(trunk, last stage) of a timm model, together its `forward_features` where children in a row are that"
     *_,before,last = [o['module'] for o in model.feature_info]
     flat = dict(_flat_children(model, [before, last]))
     names = list(flat)
@@ -45,13 +45,17 @@ def _cut(model):
 
 @torch.no_grad()
 def _end(model, trunk, modules, i, j):
-    "Index behind the last of `modules` that `forward_features` runs, at least `j`"
+    "Index behind the last of `modules` that `forward_features` runs; `j` if it is more than modules in a row"
     training = model.training
     model.eval()
     x = torch.linspace(-1, 1, 3*64*64).view(1,3,64,64)
-    whole,out = model.forward_features(x),nn.Sequential(*modules[i:j])(trunk(x))
-    while j<len(modules) and (out.shape!=whole.shape or not torch.allclose(out, whole)): out,j = modules[j](out),j+1
-    model.train(training)
+    try:
+        whole,out = model.forward_features(x),nn.Sequential(*modules[i:j])(trunk(x))
+        for end in range(j, len(modules)+1):
+            if out.shape==whole.shape and torch.allclose(out, whole): return end
+            if end<len(modules): out = modules[end](out)
+    except Exception: pass # a module that takes several maps, or a head that takes no map
+    finally: model.train(training)
     return j
 
 # %% ../nbs/09_backbone.ipynb #b6be2629
