@@ -38,7 +38,7 @@ class Row(NamedTuple):
     data: dict = {} # arguments of `ReIDDataLoaders`
     baseline: bool = False # `baseline_learner` instead
     scale: float = 1. # of the images' size
-    train: bool = True # False: random weights as they are
+    train: bool = True # False: the weights it begins with, as they are
 
 # %% ../nbs/52_tables.ipynb #32880206
 _patches,_as_pmnet = dict(occlusion=.3),dict(wd_bn_bias=False)
