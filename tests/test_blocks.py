@@ -93,6 +93,7 @@ def test_commands(page, here, capsys):
     for line in commands(page):
         if other := next((o for o in ELSEWHERE if line.startswith(o)), None):
             assert (ROOT/ELSEWHERE[other]).exists()
+            if line.startswith('pip'): assert line.split()[-1] in (ROOT/ELSEWHERE[other]).read_text().split(), line # an environment in which tests run has it
             if line.startswith('make'): assert re.search(rf'^{line.split()[1]}:', (ROOT/'Makefile').read_text(), re.M), line
             continue
         words = shlex.split(line)
