@@ -204,6 +204,9 @@ def test_panet_part_masks_and_its_callback():
     raw,rel = panet.part_masks(x, recalibrate=False),panet.part_masks(x, temperature=1/32, relative=True)
     assert not torch.equal(raw.boxes, parts.boxes) or not torch.equal(rel.boxes, parts.boxes)
     for a,b in zip(PartMasks(panet, temperature=1/32, relative=True).parts(x), rel): torch.testing.assert_close(a, b)
+    half = panet.part_masks(x, threshold='half')
+    assert not torch.equal(half.boxes, parts.boxes)
+    for a,b in zip(PartMasks(panet, threshold='half').parts(x), half): torch.testing.assert_close(a, b)
     with pytest.raises(ValueError, match='multiples of 16'): panet.part_masks(torch.randn(1,3,60,64))
 
 @pytest.mark.parametrize('scale,n_parts', [(1,3),(1,5),(16,3)], ids=['places','places, K=5','points'])

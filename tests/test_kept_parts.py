@@ -124,5 +124,5 @@ def test_a_second_run_finds_everything_there_and_other_weights_nothing(path, pan
     assert b.places==a.places and changed==[a.places[1], a.places[3]] and a.places[3].stat().st_size==a.n_bytes
     torch.manual_seed(1)
     other = PANet(6, 'resnet10t', pretrained=False)
-    folders = {KeptParts(net, dls, tmp_path, **kw).folder for net,kw in [(panet,{}), (other,{}), (panet,dict(n_parts=4)), (panet,dict(temperature=.5)), (panet,dict(relative=True))]}
-    assert len(folders)==5
+    folders = {KeptParts(net, dls, tmp_path, **kw).folder for net,kw in [(panet,{}), (other,{}), (panet,dict(n_parts=4)), (panet,dict(temperature=.5)), (panet,dict(relative=True)), (panet,dict(threshold='half'))]}
+    assert len(folders)==6

@@ -114,16 +114,17 @@ def test_what_would_be_ignored_is_refused(dls, tmp_path):
     panet = PANet(len(dls.vocab), 'resnet10t', pretrained=False)
     for kw,error,match in [(dict(model=base, share=False), TypeError, 'share'), (dict(model=base, loss_weights=(1,1,1)), ValueError, 'loss_weights'), (dict(model=base, fresh_parts=True), ValueError, 'fresh_parts'),
             (dict(transfer='detatch'), ValueError, "'detatch' is none of"), (dict(transfer='detach', students=False), ValueError, "no pairs of Student and Teacher"), (dict(uniform=True, panet=panet), ValueError, 'panet'),
-            (dict(uniform=True, temperature=.5), ValueError, 'temperature'), (dict(teachers=False, panet=panet), ValueError, 'no Teachers'), (dict(teachers=False, fresh_parts=True), ValueError, 'fresh_parts')]:
+            (dict(uniform=True, temperature=.5), ValueError, 'temperature'), (dict(teachers=False, panet=panet), ValueError, 'no Teachers'), (dict(teachers=False, fresh_parts=True), ValueError, 'fresh_parts'),
+            (dict(uniform=True, threshold='half'), ValueError, 'threshold'), (dict(threshold='max'), ValueError, "'max'")]:
         with pytest.raises(error, match=match): learner(dls, tmp_path, **kw) if 'model' not in kw else reid_learner(dls, path=tmp_path, **kw)
     for kw in (dict(atention='mam'), dict(n_parts=7), dict(loss_weights=(9,9,9))):
         with pytest.raises(TypeError, match=next(iter(kw))): baseline_learner(dls, 'resnet10t', pretrained=False, **kw)
 
-def test_fresh_parts_are_remembered(dls, tmp_path):
-    for fresh in (True,False):
-        saved = learner(dls, tmp_path, fresh_parts=fresh).save_pretrained(tmp_path/f'm{fresh}')
+def test_how_parts_are_found_is_remembered(dls, tmp_path):
+    for fresh,threshold in ((True,'half'), (False,'mean')):
+        saved = learner(dls, tmp_path, fresh_parts=fresh, threshold=threshold).save_pretrained(tmp_path/f'm{fresh}')
         again = ReIDLearner.from_pretrained(saved, dls)
-        assert again.panet is not None and again.part_masks.fresh==fresh
+        assert again.panet is not None and (again.part_masks.fresh,again.part_masks.threshold)==(fresh,threshold)
 
 def test_baseline_and_fixed_weights(dls, tmp_path):
     learn = reid_learner(dls, model=Baseline(len(dls.vocab), 'resnet10t', pretrained=False), margin=.3, path=tmp_path)

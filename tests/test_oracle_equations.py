@@ -96,8 +96,10 @@ def test_eq3(b, c, h, w, train, constant, dtype, seed):
 @settings(max_examples=12)
 @given(few, st.integers(1,5), st.integers(1,4), st.integers(1,4), st.booleans(), st.sampled_from([f16,bf16]), st.integers(0,99))
 def test_eq3_in_half_precision(b, c, h, w, train, dtype, seed):
-    m,P = mam(c, dtype, train and b*h*w>1),rand(b, c, h, w, seed=seed, dtype=dtype); out = m(P)
+    "Gradients in evaluation: in training the variance of two or three rounded numbers may be any"
+    m,P = mam(c, dtype, train and b*h*w>1),leaf(b, c, h, w, seed=seed, dtype=dtype); out = m(P)
     assert out.dtype==dtype; torch.testing.assert_close(out.double(), literal_mam(P.double(), m), atol=2*tols[dtype], rtol=2*tols[dtype])
+    if not m.training: agree(out, literal_mam(P.double(), m), P, tol=4*tols[dtype])
 
 # --- crop and resize, MMP
 def literal_stretch(x, box, h, w):
@@ -250,12 +252,13 @@ class Eq8(Callback):
         self.n = 2
         for p,g in self.want: torch.testing.assert_close(p.grad, g, atol=1e-4, rtol=1e-3)
 
-@pytest.mark.parametrize('K', [1,2])
+@pytest.mark.parametrize('K,half', [(1,False), (2,False), (2,True)])
 @pytest.mark.filterwarnings('ignore:PANet has not been trained')
-def test_eq8(dls, tmp_path, K):
+def test_eq8(dls, tmp_path, K, half):
     torch.manual_seed(0)
     learn = reid_learner(dls, 'resnet10t', pretrained=False, n_parts=K, feat_dim=12, path=tmp_path)
     learn.model.log_var.data = torch.tensor([.5,-.4,.3]); cb = Eq8()
+    if half: learn.to_bf16()
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-4, cbs=cb)
     assert cb.n==2
 

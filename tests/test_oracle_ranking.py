@@ -72,7 +72,7 @@ def test_scales_leave_the_ranking(Q, G, seed, scale):
     u,v = (o/o.norm(dim=1, keepdim=True) for o in (q,g))
     np.testing.assert_array_equal(evaluate_features(u, v, *lab).ap, rank_metrics(torch.cdist(u, v, compute_mode='donot_use_mm_for_euclid_dist'), *lab).ap)
 
-@pytest.mark.parametrize('dtype', dtypes[:2])
+@pytest.mark.parametrize('dtype', dtypes)
 @pytest.mark.parametrize('seed,n_trials', [(0,4), (3,2)])
 def test_vehicleid(seed, n_trials, dtype):
     "The first image of each identity in a random order is the gallery, all others are queries"
@@ -81,7 +81,7 @@ def test_vehicleid(seed, n_trials, dtype):
         g = {}
         for i in rng.permutation(12): g.setdefault(ids[i], i)
         g = sorted(g.values()); q = [i for i in range(12) if i not in g]
-        rows.append(literal_metrics((-f[q]@f[g].T).tolist(), [ids[i] for i in q], [ids[i] for i in g])[0])
+        rows.append(literal_metrics((-f[q].double()@f[g].double().T).tolist(), [ids[i] for i in q], [ids[i] for i in g])[0])
     out = vehicleid_metrics(f, ids, n_trials, seed, ks=(1,2,5)); mean = [sum(o)/n_trials for o in zip(*rows)]
     np.testing.assert_allclose(out['mean'], mean, atol=1e-12)
     np.testing.assert_allclose(out['std'], [math.sqrt(sum((a-m)**2 for a in o)/(n_trials-1)) for o,m in zip(zip(*rows), mean)], atol=1e-12)

@@ -37,7 +37,7 @@ MEANS = dict(
     exp4=('GST', MultiScaleAttention, True, True, True, None), exp5=('ST', MultiScaleAttention, False, True, True, None), exp6=('GT', MultiScaleAttention, False, None, False, None),
     full=('GST', MultiScaleAttention, False, True, True, None), full_patches=('GST', MultiScaleAttention, False, True, True, None),
     se=('GST', SqueezeExcitation, False, True, True, None), residual=('GST', ResidualAttention, False, True, True, None),
-    fresh=('GST', MultiScaleAttention, False, True, True, None), detach=('GST', MultiScaleAttention, False, True, True, None),
+    fresh=('GST', MultiScaleAttention, False, True, True, None), half=('GST', MultiScaleAttention, False, True, True, None), detach=('GST', MultiScaleAttention, False, True, True, None),
     no_share=('GST', MultiScaleAttention, False, False, True, None), no_transfer=('GST', MultiScaleAttention, False, True, False, None),
     no_share_no_transfer=('GST', MultiScaleAttention, False, False, False, None), fixed_111=('GST', MultiScaleAttention, False, True, True, (1,1,1)),
     fixed_211=('GST', MultiScaleAttention, False, True, True, (2,1,1)), fixed_411=('GST', MultiScaleAttention, False, True, True, (4,1,1)))
@@ -54,7 +54,7 @@ def test_row_is_what_it_says_and_takes_two_steps(name, items):
     assert ''.join(net.heads)==heads and hasattr(learn, 'part_transfer')==transfer
     assert hasattr(learn, 'part_masks')==('T' in heads) and (learn.panet is None)==(stripes or 'T' not in heads)
     assert [type(s.look[0]) for s in getattr(net, 'streams', [])]==[attention]*3*(attention is not None)
-    if 'T' in heads: assert learn.part_masks.fresh==(name=='fresh')
+    if 'T' in heads: assert learn.part_masks.fresh==(name=='fresh') and (learn.part_masks.threshold=='half')==(name=='half')
     if transfer: assert learn.part_transfer.detach==(name=='detach')
     if share is not None: assert {hasattr(s, 'look_teacher') for s in net.streams}=={not share}
     if weights: assert learn.fixed_weighting.weights==weights and not hasattr(learn, 'uncertainty_weighting')

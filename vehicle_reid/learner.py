@@ -261,6 +261,7 @@ def reid_learner(
     temperature=None, # of eq. 1: the paper's 1 with pretrained weights, 1/32 of an image's own likeness from scratch
     transfer=True, # part transfer loss between Students and Teachers; False without (Table V), 'detach' to pull the Students alone
     fresh_parts=False, # run PANet on every training batch, as the paper, instead of keeping its boxes of each image
+    threshold='mean', # of each channel's box in Algorithm 1: its mean; 'half', half way from there to its maximum; or a number
     loss_weights=None, # fixed weights of the ID losses of G, S and T, such as (2,1,1), instead of HUL's (Table VI)
     cbs=None, # further callbacks
     path='.', # where `save`, `export` and `fit_two_stage` write
@@ -271,15 +272,15 @@ def reid_learner(
     n_ids = len(dls.vocab)
     if model is not None and kwargs: raise TypeError(f"With model=..., no PMNet is made, and nothing takes {', '.join(kwargs)}: leave it out, or set it in the model.")
     net = PMNet(n_ids, arch, n_parts, pretrained=pretrained, **kwargs) if model is None else model
-    _check_asked(net, panet, uniform, temperature, fresh_parts, transfer, loss_weights)
+    _check_asked(net, panet, uniform, temperature, fresh_parts, threshold, transfer, loss_weights)
     recalibration = dict(temperature=temperature or 1.) if pretrained or temperature else dict(temperature=1/32, relative=True)
-    masks = PartMasks(None if uniform else panet or PANet(n_ids, arch, pretrained), n_parts, **recalibration, fresh=fresh_parts) if 'T' in net.heads else None
+    masks = PartMasks(None if uniform else panet or PANet(n_ids, arch, pretrained), n_parts, **recalibration, fresh=fresh_parts, threshold=threshold) if 'T' in net.heads else None
     learn = _learner(dls, net, masks, margin, label_smoothing, transfer, loss_weights, lr=lr or (1.5e-4 if pretrained else 1e-3), wd=wd, cbs=cbs, path=Path(path))
     learn.from_scratch = not pretrained
     return learn
 
 # %% ../nbs/50_learner.ipynb #45c034dc
-def _check_asked(net, panet, uniform, temperature, fresh_parts, transfer, loss_weights):
+def _check_asked(net, panet, uniform, temperature, fresh_parts, threshold, transfer, loss_weights):
     "An error where an argument of `reid_learner` would be ignored"
     pairs = {'S','T'} <= set(net.heads)
     def refuse(asked, why, name):
@@ -287,7 +288,7 @@ def _check_asked(net, panet, uniform, temperature, fresh_parts, transfer, loss_w
     if transfer not in (True, False, 'detach'): raise ValueError(f"transfer={transfer!r} is none of True, False and 'detach'.")
     refuse(transfer=='detach' and not pairs, f"a network with the heads {', '.join(net.heads)} has no pairs of Student and Teacher", "transfer='detach'")
     refuse(loss_weights and not hasattr(net, 'log_var'), f"{type(net).__name__} has one ID loss", 'loss_weights')
-    for name,asked in dict(panet=panet is not None, temperature=temperature is not None, fresh_parts=fresh_parts).items():
+    for name,asked in dict(panet=panet is not None, temperature=temperature is not None, fresh_parts=fresh_parts, threshold=threshold!='mean').items():
         refuse(asked and uniform, 'with uniform=True stripes are the parts, and no PANet', name)
         refuse(asked and 'T' not in net.heads, f"{type(net).__name__} has no Teachers here, so nothing looks at parts", name)
 
@@ -406,7 +407,11 @@ def _describe(learn):
     "What must agree between two runs in one folder"
     items = learn.dls.train_items
     return dict(network=type(learn.model).__name__, **{k:v for k,v in learn.model._hub_mixin_config.items() if k!='pretrained'},
-        **_losses(learn), fresh_parts=getattr(getattr(learn, 'part_masks', None), 'fresh', False), images=len(items), size=learn.dls.size)
+        **_losses(learn), **_parts(learn), images=len(items), size=learn.dls.size)
+
+def _parts(learn):
+    masks = getattr(learn, 'part_masks', None)
+    return dict(fresh_parts=getattr(masks, 'fresh', False), threshold=getattr(masks, 'threshold', 'mean'))
 
 def _transfer(learn): return ('detach' if learn.part_transfer.detach else True) if hasattr(learn, 'part_transfer') else False
 
@@ -520,7 +525,7 @@ def save_pretrained(self:ReIDLearner,
         **_losses(self), lr=self.lr, from_scratch=self.from_scratch)
     if self.panet is not None:
         _save_net(self.panet, folder/'panet')
-        about['recalibration'] = dict(temperature=self.part_masks.temperature, relative=self.part_masks.relative, fresh=self.part_masks.fresh)
+        about['recalibration'] = dict(temperature=self.part_masks.temperature, relative=self.part_masks.relative, fresh=self.part_masks.fresh, threshold=self.part_masks.threshold)
     write_json(folder/'reid.json', about)
     return folder
 

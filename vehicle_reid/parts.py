@@ -56,13 +56,16 @@ from .channels import channel_recalibration
 from .panet import PANet
 
 # %% ../nbs/13_parts.ipynb #1d3b297c
+def _check_threshold(threshold):
+    if isinstance(threshold, str) and threshold not in ('mean','half'): raise ValueError(f"threshold={threshold!r} is none of 'mean', 'half' and a number.")
+
 def component_boxes(
     attention, # maps (B,C,H,W)
     threshold='mean' # each channel's mean; 'half', half way from there to its maximum; or a number
 ):
     "Box x0,y0,x1,y1 of the largest 8-connected component above the threshold in each channel: (B,C,4) int64 (Algorithm 1, lines 2-5)"
     if attention.ndim!=4: raise ValueError(f"attention has shape {tuple(attention.shape)}; needed are maps (B,C,H,W).")
-    if isinstance(threshold, str) and threshold not in ('mean','half'): raise ValueError(f"threshold={threshold!r} is none of 'mean', 'half' and a number.")
+    _check_threshold(threshold)
     b,c,h,w = attention.shape
     if threshold in ('mean','half'):
         a = attention.float()
@@ -313,9 +316,9 @@ class KeptParts:
         panet, # trained
         dls, # ReIDDataLoaders: how images are opened
         folder, # for the files, in a folder of its own for each PANet and settings
-        n_parts=3, temperature=1., relative=False # as in `PANet.part_masks`
+        n_parts=3, temperature=1., relative=False, threshold='mean' # as in `PANet.part_masks`
     ):
-        self.panet,self.dls,self.size,self.kw = panet,dls,dls.size,dict(n_parts=n_parts, temperature=temperature, relative=relative)
+        self.panet,self.dls,self.size,self.kw = panet,dls,dls.size,dict(n_parts=n_parts, temperature=temperature, relative=relative, threshold=threshold)
         if self.size//16>255: raise ValueError(f"size={self.size}: KeptParts has a byte for a coordinate, enough for 4080 pixels. Use PartMasks(fresh=True).")
         self.folder = Path(folder)/_digest([panet], 'v4', self.size, sorted(self.kw.items()))[:16]
 
@@ -383,10 +386,12 @@ class PartMasks(Callback):
         temperature=1., # of eq. 1
         relative=False, # see `channel_recalibration`
         fresh=False, # run PANet on every augmented batch, as the paper, instead of keeping its boxes
-        keep_in=None # folder for the boxes that are kept; in the learner's model folder by default
+        keep_in=None, # folder for the boxes that are kept; in the learner's model folder by default
+        threshold='mean' # of `component_boxes`
     ):
+        _check_threshold(threshold)
         self.panet,self.n_parts,self.random = panet,n_parts,random
-        self.temperature,self.relative,self.fresh,self.keep_in = temperature,relative,fresh,keep_in
+        self.temperature,self.relative,self.fresh,self.keep_in,self.threshold = temperature,relative,fresh,keep_in,threshold
 
     def before_fit(self):
         self.kept = None
@@ -399,7 +404,7 @@ class PartMasks(Callback):
         if not known: return
         self.dls.train.__dict__.pop('rows', None)
         folder = self.keep_in or self.learn.path/self.learn.model_dir/'parts'
-        kept = KeptParts(self.panet, self.dls, folder, self.n_parts, self.temperature, self.relative)
+        kept = KeptParts(self.panet, self.dls, folder, self.n_parts, self.temperature, self.relative, self.threshold)
         self.kept = kept.fill(list(self.dls.train_items.path), rank=rank_distrib()%n_joined(), n_processes=n_joined())
         distrib_barrier() # the other processes' shares are there, too
 
@@ -408,7 +413,7 @@ class PartMasks(Callback):
     def parts(self, x, random=False):
         "`Parts` of images (B,3,H,W): PANet's, or stripes"
         if self.panet is None: return uniform_parts(torch.ones_like(x[:,:1]), self.n_parts)
-        return self.panet.to(x.device).part_masks(x, self.n_parts, random, temperature=self.temperature, relative=self.relative)
+        return self.panet.to(x.device).part_masks(x, self.n_parts, random, temperature=self.temperature, relative=self.relative, threshold=self.threshold)
 
     def kept_parts(self, rows, device):
         "`Parts` of a training batch from what was kept, moved as its images were"
