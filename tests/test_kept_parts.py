@@ -55,13 +55,13 @@ def test_kept_is_what_panet_finds(path, panet, tmp_path):
     assert torch.equal(got[0], boxes[rows]) and torch.equal(got[1], labels[rows]) and torch.equal(got[2]>.5, fg[rows]>=.5)
     assert {f.stat().st_size for f in kept.folder.iterdir()}=={kept.n_bytes} and kept.n_bytes==5*512+64*64//8+4
 
-@pytest.mark.parametrize('workers', [0, 2])
-def test_every_batch_gets_its_own_images_parts(path, panet, tmp_path, workers):
+@pytest.mark.parametrize('workers,kw', [(0, {}), (2, {}), (0, dict(threshold='half')), (0, dict(temperature=1/32, relative=True))])
+def test_every_batch_gets_its_own_images_parts(path, panet, tmp_path, workers, kw):
     dls = ReIDDataLoaders.from_veri(path, size=64, p=3, k=2, batch_tfms=[], num_workers=workers)
-    seen = shown(dls, PartMasks(panet, random=False, keep_in=tmp_path))
+    seen = shown(dls, PartMasks(panet, random=False, keep_in=tmp_path, **kw))
     assert len(seen)>3
     for x,parts in seen:
-        want = panet.part_masks(x)
+        want = panet.part_masks(x, **kw)
         assert torch.equal(parts.boxes, want.boxes) and torch.equal(parts.masks, want.masks)
 
 def test_parts_move_with_the_image(path, panet, tmp_path):
