@@ -259,8 +259,9 @@ def test_eq8(dls, tmp_path, K, half):
     learn = reid_learner(dls, 'resnet10t', pretrained=False, n_parts=K, feat_dim=12, path=tmp_path)
     learn.model.log_var.data = torch.tensor([.5,-.4,.3]); cb = Eq8()
     if half: learn.to_bf16()
+    cast = []; learn.model.register_forward_pre_hook(lambda *_: cast.append(torch.is_autocast_enabled('cpu')))
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-4, cbs=cb)
-    assert cb.n==2
+    assert cb.n==2 and cast[0]==half
 
 @pytest.mark.parametrize('weights,kw', [((2,1,1), {}), ((.5,3,1.5), {}), ((4,.25), dict(teachers=False)), ((1,5), dict(students=False))])
 def test_fixed_weights(dls, tmp_path, weights, kw):
