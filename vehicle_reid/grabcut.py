@@ -1,7 +1,7 @@
 """A rough foreground mask for every image, with nothing annotated
 
-PANet's segmentation branch needs labels and nobody draws any. The paper takes them from GrabCut (Sec. III-A), as SPAN does: a detector's crop has its vehicle in the middle and background at its rim, and that is all GrabCut has to be told. The masks are often wrong, each in
-its own way; a network that learns them all learns what they share.
+PANet's segmentation branch needs labels and nobody draws any. The paper takes them from GrabCut (Sec. III-A), as SPAN does: a detector's crop has its vehicle in the middle and background at its rim, and that is all GrabCut has to be told. The masks are often wrong, many in
+their own way; a network that learns them all learns what they share.
 
 ```python
 mask  = grabcut_mask('query.jpg')                                     # (H,W) in [0,1]

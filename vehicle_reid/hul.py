@@ -1,7 +1,7 @@
 r"""Three ID losses find their own weights; the same weights rank at inference
 
 How much should $f_G$, $f_S$ and $f_T$ each count? The paper lets the loss find out: every head has a noise $\sigma_j$, a noisy head counts less, and $\log\sigma_j$ keeps
-it from being noisy for free (Sec. III-C). The learnt $\lambda_j = 1/\sigma_j^2$ then weigh the distances at inference.
+it from being noisy for free (Sec. III-C). The weights that were learnt, $\lambda_j$, then weigh the distances at inference.
 
 `UncertaintyWeights` holds $\log\sigma_j^2$ and gives the weighted sum; the `UncertaintyWeighting` callback brings it into training:
 

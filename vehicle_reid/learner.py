@@ -260,7 +260,7 @@ def reid_learner(
     wd=5e-4, # weight decay
     temperature=None, # of eq. 1: the paper's 1 with pretrained weights, 1/32 of an image's own likeness from scratch
     transfer=True, # part transfer loss between Students and Teachers; False without (Table V), 'detach' to pull the Students alone
-    fresh_parts=False, # run PANet on every training batch, as the paper, instead of keeping its boxes of each image
+    fresh_parts=False, # run PANet on every training batch instead of keeping its boxes of each image
     threshold='mean', # of each channel's box in Algorithm 1: its mean; 'half', half way from there to its maximum; or a number
     loss_weights=None, # fixed weights of the ID losses of G, S and T, such as (2,1,1), instead of HUL's (Table VI)
     cbs=None, # further callbacks

@@ -1,8 +1,8 @@
 """A network that learns identities and, from GrabCut's rough masks alone, where the vehicle is
 
 The Part Attention Network (Sec. III-A, Fig. 3) has one backbone and two branches. The ID branch makes the channels of the map $X$ care for what tells
-vehicles apart. The segmentation branch learns the foreground $M_{fg}$ from [GrabCut pseudo labels](10_grabcut.ipynb): each label is rough in its own
-way, their mean is not, and the network can only learn what many of them share. Parts are then found in $X$ with no further label, on the
+vehicles apart. The segmentation branch learns the foreground $M_{fg}$ from [GrabCut pseudo labels](10_grabcut.ipynb): each label is rough, much of it in its own
+way, and the network can only learn what many of them share, be it right or, as with shadows, wrong. Parts are then found in $X$ with no further label, on the
 pages [channels](12_channels.ipynb) and [parts](13_parts.ipynb).
 
 In training the network gives logits and a foreground:

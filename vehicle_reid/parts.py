@@ -1,7 +1,7 @@
 r"""Algorithm 1: a box for every channel, K clusters of boxes, one box from each, cut from the foreground
 
 Each channel of the recalibrated map $\hat X$ lights up one region. Its largest connected component gives a box; the boxes' centres fall into K groups, the parts; and each training step draws one box of each group at random, a new glance at
-each part every time (Sec. III-A2). Uniform stripes, the usual way to have parts for nothing, are here too, to be beaten.
+each part every time (Sec. III-A2). Uniform stripes, the usual way to have parts for nothing, are here too, to be compared with.
 
 `component_boxes`, `cluster_boxes` and `pick_boxes` are its steps, `part_masks` is all of it from a map, `PANet.part_masks` from images, and the `PartMasks` callback brings parts into training. Step by step:
 
@@ -385,7 +385,7 @@ class PartMasks(Callback):
         random=True, # a new pick each step, as the paper; False: always the most central box
         temperature=1., # of eq. 1
         relative=False, # see `channel_recalibration`
-        fresh=False, # run PANet on every augmented batch, as the paper, instead of keeping its boxes
+        fresh=False, # run PANet on every augmented batch instead of keeping its boxes
         keep_in=None, # folder for the boxes that are kept; in the learner's model folder by default
         threshold='mean' # of `component_boxes`
     ):
