@@ -259,7 +259,7 @@ def test_eq8(dls, tmp_path, K, half):
     learn = reid_learner(dls, 'resnet10t', pretrained=False, n_parts=K, feat_dim=12, path=tmp_path)
     learn.model.log_var.data = torch.tensor([.5,-.4,.3]); cb = Eq8()
     if half: learn.to_bf16()
-    cast = []; learn.model.register_forward_pre_hook(lambda *_: cast.append(torch.is_autocast_enabled('cpu')))
+    cast = []; learn.model.register_forward_pre_hook(lambda m,_: cast.append(torch.is_autocast_enabled(next(m.parameters()).device.type)))
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-4, cbs=cb)
     assert cb.n==2 and cast[0]==half
 
