@@ -72,9 +72,10 @@ def literal_box(m, threshold=None):
 @given(st.integers(1,2), st.integers(1,5), st.integers(1,7), st.integers(1,7), st.integers(2,6), st.integers(0,10**6))
 def test_component_boxes(b, c, h, w, levels, seed):
     m = (rand(b, c, h, w, seed=seed)*levels).floor()/8 # eighths: means are exact, ties and equal components are common
-    for kw,t in (({}, None), (dict(threshold=.2), .2)):
+    def half_way_up(x): return (sum(map(sum, x))/(h*w) + max(map(max, x)))/2
+    for kw,t in (({}, lambda x: None), (dict(threshold=.2), lambda x: .2), (dict(threshold='half'), half_way_up)):
         got = component_boxes(m, **kw)
-        assert got.dtype==torch.int64 and got.tolist()==[[list(literal_box(m[i,j].tolist(), t)) for j in range(c)] for i in range(b)]
+        assert got.dtype==torch.int64 and got.tolist()==[[list(literal_box(x, t(x))) for x in o] for o in m.tolist()]
 
 def test_component_boxes_edges():
     assert component_boxes(torch.full((1,1,4,6), .3))[0,0].tolist()==[0,0,6,4] # constant: the whole map

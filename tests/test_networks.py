@@ -1,5 +1,5 @@
 "Backbones, PANet, PMNet: shapes, rows of the tables, what inference runs, saving, bad input"
-import json, subprocess, sys
+import json, re, subprocess, sys
 from pathlib import Path
 import pytest, timm, torch
 from vehicle_reid.backbone import split_backbone
@@ -159,3 +159,14 @@ def test_a_saved_backbone_is_where_the_next_network_begins(arch, tmp_path):
         want = old.global_stage(old.trunk(x))
         for stage in (new.global_stage, new.part_stage): assert torch.equal(stage(new.trunk(x)), want)
     with pytest.raises(RuntimeError, match='is not one of'): PMNet(9, 'resnet18' if arch!='resnet18' else 'resnet34', pretrained=tmp_path/'b.safetensors')
+
+def test_weights_may_be_named_with_a_tag(monkeypatch):
+    "A bare ResNet begins with torchvision's first weights, as published baselines do; a tag is taken at its word"
+    from huggingface_hub import constants
+    monkeypatch.setattr(constants, 'ENDPOINT', 'http://127.0.0.1:9'); monkeypatch.setattr('vehicle_reid.backbone.try_to_load_from_cache', lambda *a: None) # no hub, nothing kept
+    a,b = (split_backbone(o, pretrained=False) for o in ('resnet18','resnet18.a1_in1k'))
+    assert {n: p.shape for n,p in a[1].state_dict().items()}=={n: p.shape for n,p in b[1].state_dict().items()}
+    for arch,repo in (('resnet50','timm/resnet50.tv_in1k'), ('resnet50.a1_in1k','timm/resnet50.a1_in1k'), ('resnet10t','timm/resnet10t.c3_in1k')):
+        with pytest.raises(RuntimeError, match=re.escape(f'({repo})')): split_backbone(arch, pretrained=True)
+    for pre in (True, False):
+        with pytest.raises(ValueError, match=r"no weights 'resnet50.tv_in21k'. Near names: .*resnet50.tv_in1k"): split_backbone('resnet50.tv_in21k', pre)

@@ -112,16 +112,18 @@ def test_scaled_features_rank_alike(scale, seed):
     close(fuse([q*scale, q], [torch.tensor(2.), torch.tensor(.5)]), fuse([q, q], [torch.tensor(2.), torch.tensor(.5)]))
 
 # --- PMNet only
-class Silent(PANet):
-    "A PANet that must not be asked"
-    def encode(self, x): raise AssertionError('PANet was called')
+def silent(panet):
+    "A PANet of which no part may be asked, its body and decoder not behind its back either"
+    def called(*_): raise AssertionError('PANet was called')
+    for m in panet.modules(): m.register_forward_pre_hook(called)
+    return panet
 
 @pytest.fixture(scope='module')
 def learn(tmp_path_factory):
     path = synth_veri(tmp_path_factory.mktemp('data')/'synth', n_ids=8, n_test=3, n_cams=3, n_workers=1)
     dls = ReIDDataLoaders.from_veri(path, size=64, p=2, k=2, num_workers=0)
     torch.manual_seed(0)
-    return reid_learner(dls, 'resnet10t', pretrained=False, feat_dim=32, panet=Silent(5, 'resnet10t', pretrained=False), path=path)
+    return reid_learner(dls, 'resnet10t', pretrained=False, feat_dim=32, panet=silent(PANet(5, 'resnet10t', pretrained=False)), path=path)
 
 def test_pmnet_only_never_calls_panet(learn):
     with learn.no_bar():

@@ -3,7 +3,7 @@ import itertools
 import pytest, torch
 from hypothesis import assume, example, given, settings, strategies as st
 from vehicle_reid.data import FlipPadCrop, TensorImage
-from vehicle_reid.panet import PANet
+from vehicle_reid.panet import MaskDecoder, PANet
 from vehicle_reid.channels import channel_recalibration
 from vehicle_reid.parts import box_masks, cluster_boxes, component_boxes, cut_parts, part_masks, pick_boxes, uniform_boxes, uniform_parts
 
@@ -130,6 +130,25 @@ def test_a_mirrored_image_mirrors_its_parts(c, K, h, w, seed):
     assert torch.equal(component_boxes(X.flip(-1)[None]), mirrored(component_boxes(X[None]), w))
     assert torch.equal(cluster_boxes(component_boxes(X.flip(-1)[None]), K), cluster_boxes(component_boxes(X[None]), K))
     assert torch.equal(b.boxes, mirrored(a.boxes, 2*w)) and torch.equal(b.masks, a.masks.flip(-1))
+
+def test_a_mirrored_image_mirrors_its_parts_from_the_pixels_on():
+    "With a PANet to which a mirrored image is the mirrored map: cells averaged whole, and a decoder of even kernels"
+    compared = moved = 0
+    for seed in range(30):
+        torch.manual_seed(seed); c,K = 3+seed%4,1+seed%3; net = PANet(3, 'resnet10t', pretrained=False).eval()
+        net.body,net.decoder = torch.nn.Sequential(torch.nn.AvgPool2d(16), torch.nn.Conv2d(3, c, 1)),MaskDecoder(c, 8).eval()
+        for m in net.decoder.modules():
+            if isinstance(m, torch.nn.ConvTranspose2d): m.weight.data = (m.weight.data+m.weight.data.flip(-1))/2
+        x = (rand(1,3,6,5, seed=seed)*64).floor().repeat_interleave(16, 2).repeat_interleave(16, 3)/8 # sums over cells are exact
+        with torch.no_grad():
+            X = net.encode(x); net.decoder[-1][0].bias -= net.decoder(X).median() # half of the image is foreground
+            if literal(channel_recalibration(X)[0], net.foreground(X)[0], K, 16, 16) is None: continue # the paper's steps leave a choice
+        a,b = net.part_masks(x, n_parts=K),net.part_masks(x.flip(-1), n_parts=K)
+        assert torch.equal(b.boxes, mirrored(a.boxes, 80))
+        torch.testing.assert_close(b.foreground, a.foreground.flip(-1)); near = (a.foreground-.5).abs()<1e-5
+        assert ((b.masks==a.masks.flip(-1)) | near.flip(-1)).all()
+        compared += 1; moved += not torch.equal(a.boxes, b.boxes) and not torch.equal(a.masks, b.masks)
+    assert compared>=10 and moved>=8, (compared, moved)
 
 def test_a_mirrored_image_mirrors_eq2_and_the_stripes():
     X = rand(2,9,4,6); torch.testing.assert_close(channel_recalibration(X.flip(-1)), channel_recalibration(X).flip(-1))

@@ -10,7 +10,7 @@ from torch import nn
 from vehicle_reid.all import (Baseline, ColorPatchOcclusion, FixedWeighting, MultiScaleAttention, ReIDLearner, ResidualAttention, SqueezeExcitation, WarmupSteps,
     baseline_learner, baseline_steps, read_veri, reid_learner, synth_veri)
 from vehicle_reid.cli import main
-from vehicle_reid.tables import _gpu_env, _learner, _loaders, _panet, _ready, _ways, read_runs, run_row, run_tables, table_lines, table_of, table_rows, tables_markdown
+from vehicle_reid.tables import _gpu_env, _learner, _loaders, _panet, _ready, _run_jobs, _ways, read_runs, run_row, run_tables, table_lines, table_of, table_rows, tables_markdown
 
 SMALL = dict(arch='resnet10t', weights=False, size=64, panet_epochs=1, pmnet_epochs=1, p=2, k=4, feat_dim=32)
 
@@ -66,7 +66,12 @@ def test_row_is_what_it_says_and_takes_two_steps(name, items):
     if weights: torch.testing.assert_close(net.weights, torch.tensor(weights).float())
     terms = {f'{t}_{j}' for t in ('id','tri') for j in heads} | ({'transfer'} if transfer else set()) | (set() if weights else {f'λ_{j}' for j in heads})
     assert set(learn.loss_func.terms)==terms
-    assert set(_ways(learn))=={'only','rr','both'} if 'T' in heads else {'only','rr'}
+    assert set(_ways(learn))=={'rr'} | ({'both'} if 'T' in heads else set()) | ({'only'} if 'S' in heads or 'T' not in heads else set())
+    if learn.panet is None or 'only' not in _ways(learn): return
+    def called(*_): raise AssertionError('PANet was called')
+    for m in learn.panet.modules(): m.register_forward_pre_hook(called)
+    with learn.no_bar(): learn.evaluate(**_ways(learn)['only'])
+    with learn.no_bar(), pytest.raises(AssertionError, match='PANet was called'): learn.evaluate(**_ways(learn)['both'])
 
 @pytest.mark.parametrize('name', BASELINES)
 def test_baselines_take_two_steps(name, items):
@@ -143,7 +148,7 @@ def test_runs_are_written_down(done):
     out,runs = done
     assert runs==read_runs(out/'runs.jsonl') and {(r['row'],r['seed']) for r in runs}=={(n,s) for n in ('baseline_same','exp4') for s in (0,1)}
     for r in runs:
-        assert r['arguments']==SMALL and r['data']=='synth' and r['ids']==13 and not r['resumed'] and r['seconds']['all']>=r['seconds']['train']>0<=r['seconds']['panet']
+        assert r['arguments']=={'bf16': False, 'lr': None, 'cosine': False, **SMALL} and r['switches']==(dict(uniform=True, baseline=False, scale=1.) if r['row']=='exp4' else dict(wd_bn_bias=False, baseline=True, scale=1.)) and r['data']=='synth' and r['ids']==13 and not r['resumed'] and r['seconds']['all']>=r['seconds']['train']>0<=r['seconds']['panet']
         ways = ['only','both'] if r['row']=='exp4' else ['only']
         assert set(r['metrics'])=={'rr'} | {t+w for w in ways for t in ('','occluded_','occluded_small_','vehicleid_small_')} and len(r['log']['epoch'])==1
         for w in ways: assert r['metrics'][f'occluded_small_{w}']==r['metrics'][w] and {'mAP','CMC@1','mAP std','CMC@1 std'} <= set(r['metrics'][f'vehicleid_small_{w}']) # the "other" set was the data's own
@@ -261,6 +266,24 @@ def test_each_run_sees_one_of_the_visible_gpus(monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2, GPU-5f3')
     assert [_gpu_env(i)['CUDA_VISIBLE_DEVICES'] for i in (0,1)]==['2','GPU-5f3']
 
+def test_runs_share_the_gpus(items, tmp_path, monkeypatch):
+    "Two slots, two devices, five runs: each process is shown one, no two at a time the same. Each says so itself as Python starts; whether the devices are there does not matter to what it is shown"
+    (tmp_path/'site').mkdir(); (tmp_path/'site'/'sitecustomize.py').write_text(f'''
+import atexit, os, time
+gpu = os.environ.get('CUDA_VISIBLE_DEVICES')
+def note(what): open({str(tmp_path/'notes')!r}, 'a').write(f'{{time.time()}} {{what}} {{gpu}}\\n')
+note('from'); atexit.register(note, 'to')
+''')
+    monkeypatch.syspath_prepend(str(tmp_path/'site')); monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '3,5')
+    items.to_csv(tmp_path/'items.csv', index=False)
+    jobs = [dict(name='untrained', seed=s, folder=str(tmp_path/f'untrained-{s}'), panet=None, items=str(tmp_path/'items.csv'), tests={}, **SMALL) for s in range(5)]
+    assert not _run_jobs(jobs, tmp_path, 2, 2, {}, SMALL) and len(read_runs(tmp_path/'runs.jsonl'))==5
+    held,used = set(),[]
+    for _,what,gpu in sorted(o.split() for o in (tmp_path/'notes').read_text().splitlines()):
+        if what=='to': held.remove(gpu); continue
+        assert gpu not in held; held.add(gpu); used.append(gpu)
+    assert set(used)=={'3','5'} and len(used)==5 and not held
+
 # --- the command
 def test_command(path, tmp_path, capsys):
     args = f'tables --data {path} --out {tmp_path/"t"} --rows baseline_same --seeds 1 --arch resnet10t --weights none --size 64 --panet-epochs 1 --pmnet-epochs 1 --p 2 --k 4 --feat-dim 32'.split()
@@ -268,6 +291,35 @@ def test_command(path, tmp_path, capsys):
     assert '**Table I**' in capsys.readouterr().out and (tmp_path/'t'/'tables.md').read_text().count('|')>10
     assert main([*args[:-1], '64'])==1 and 'feat_dim=32 (now 64)' in capsys.readouterr().err
     assert main([o if o!='baseline_same' else 'exp9' for o in args])==1 and 'No such row: exp9' in capsys.readouterr().err
+
+TINY = '--seeds 1 --arch resnet10t --weights none --size 64 --panet-epochs 1 --pmnet-epochs 1 --p 2 --k 4 --feat-dim 32'.split()
+
+def test_command_on_vehicleid(items, tmp_path, capsys):
+    "Table II, from the whole method alone: its own numbers in ten trials on each of the test lists that are there"
+    (tmp_path/'V'/'train_test_split').mkdir(parents=True); (tmp_path/'V'/'image').mkdir()
+    lists = dict(train_list=items[items.split=='train'], test_list_800=items[items.split!='train'], test_list_2400=items[items.split=='query'])
+    for n,o in lists.items():
+        (tmp_path/'V'/'train_test_split'/f'{n}.txt').write_text(''.join(f'{i:07} {v}\n' for i,v in zip(o.index, o.vid)))
+        for i,p in zip(o.index, o.path): shutil.copy(p, tmp_path/'V'/'image'/f'{i:07}.jpg')
+    assert main(['tables', '--data', str(tmp_path/'V'), '--testset', 'small', '--out', str(tmp_path/'t'), '--rows', 'full', *TINY])==0
+    run,text = read_runs(tmp_path/'t'/'runs.jsonl')[0],capsys.readouterr().out
+    for s in ('small','large'):
+        for way in ('only','both'): assert 0<run['metrics'][f'vehicleid_{s}_{way}']['CMC@1']<=1 and run['metrics'][f'vehicleid_{s}_{way}']['mAP std']>=0
+        assert f"**Table II {s}** (the paper's: VehicleID)" in text
+    assert run['metrics']['vehicleid_small_only']!=run['metrics']['vehicleid_large_only'] and 'vehicleid_medium_only' not in run['metrics'] and 'II medium' not in text
+    assert f"| PMNet only | {100*run['metrics']['vehicleid_large_only']['CMC@1']:.1f} |" in text
+
+def test_command_with_an_occluded_test_set(path, items, tmp_path, capsys):
+    "Table VII small: the folder's own queries and gallery"
+    queries,gallery = (items[items.split==s] for s in ('query','gallery'))
+    for n,paths in (('query', queries.path[::2]), ('gallery', gallery.path)):
+        (tmp_path/'o'/n).mkdir(parents=True)
+        for p in paths: shutil.copy(p, tmp_path/'o'/n)
+    assert main(['tables', '--data', str(path), '--occluded', str(tmp_path/'o'), '--out', str(tmp_path/'t'), '--rows', 'baseline_patches', 'untrained', *TINY])==0
+    learn,run = build('untrained', items),next(r for r in read_runs(tmp_path/'t'/'runs.jsonl') if r['row']=='untrained')
+    with learn.no_bar(): same = learn.evaluate(queries=queries[::2], gallery=gallery)
+    assert run['metrics']['occluded_small_only']=={k: round(v, 5) for k,v in same.items()}!=run['metrics']['only']
+    assert 'Baseline, with patches' in table_of(read_runs(tmp_path/'t'/'runs.jsonl'), 'VII small').index
 
 def test_paths_may_be_relative(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

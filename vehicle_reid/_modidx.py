@@ -34,6 +34,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'vehicle_reid.backbone._cut': ('backbone.html#_cut', 'vehicle_reid/backbone.py'),
                                        'vehicle_reid.backbone._end': ('backbone.html#_end', 'vehicle_reid/backbone.py'),
                                        'vehicle_reid.backbone._flat_children': ('backbone.html#_flat_children', 'vehicle_reid/backbone.py'),
+                                       'vehicle_reid.backbone._tagged': ('backbone.html#_tagged', 'vehicle_reid/backbone.py'),
                                        'vehicle_reid.backbone._unstride': ('backbone.html#_unstride', 'vehicle_reid/backbone.py'),
                                        'vehicle_reid.backbone._weights_reachable': ( 'backbone.html#_weights_reachable',
                                                                                      'vehicle_reid/backbone.py'),

@@ -10,6 +10,7 @@ one trunk (Sec. III-B, "two res_conv5 residual stages"). Both keep the last stag
 trunk,stage,c = split_backbone('resnet18', pretrained=False)
 x = torch.randn(2,3,128,128)
 test_eq(stage(trunk(x)).shape, (2,512,8,8))
+
 {a: split_backbone(a, pretrained=False)[2] for a in ('resnet50d', 'convnext_atto', 'regnetx_002', 'mobilenetv3_small_100', 'tf_efficientnet_lite0')}
 ```"""
 
@@ -19,7 +20,7 @@ test_eq(stage(trunk(x)).shape, (2,512,8,8))
 __all__ = ['split_backbone']
 
 # %% ../nbs/09_backbone.ipynb #00349748
-import urllib.error, urllib.request
+import re, urllib.error, urllib.request
 from difflib import get_close_matches
 from pathlib import Path
 import timm
@@ -85,15 +86,20 @@ def _weights_reachable(
             f"{arch!r}, or run once on a machine with a connection and copy its Hugging Face cache.") from None
 
 # %% ../nbs/09_backbone.ipynb #c80bfc09
+def _tagged(arch):
+    "`arch` with the tag of torchvision's first weights, if it is a ResNet without a tag"
+    return f'{arch}.tv_in1k' if re.fullmatch(r'resnet\d+', arch) and f'{arch}.tv_in1k' in timm.list_pretrained() else arch
+
 def _create(arch, pretrained):
     "The timm model `arch` with its weights: True (timm's), False (random) or a checkpoint path"
-    if arch not in timm.list_models():
-        near = get_close_matches(arch, timm.list_models(), 4)
-        raise ValueError(f"timm knows no network {arch!r}. " + (f"Near names: {', '.join(near)}." if near else "See timm.list_models()."))
+    names = timm.list_pretrained() if '.' in arch else timm.list_models()
+    if arch not in names:
+        near = get_close_matches(arch, names, 4)
+        raise ValueError(f"timm knows no {'weights' if '.' in arch else 'network'} {arch!r}. " + (f"Near names: {', '.join(near)}." if near else "See timm.list_models()."))
     if pretrained is False: return timm.create_model(arch, num_classes=0)
     if pretrained is True:
-        _weights_reachable(arch)
-        return timm.create_model(arch, pretrained=True, num_classes=0)
+        _weights_reachable(_tagged(arch))
+        return timm.create_model(_tagged(arch), pretrained=True, num_classes=0)
     if not Path(pretrained).is_file():
         raise FileNotFoundError(f"`pretrained` names the checkpoint {str(pretrained)!r}, which is no file. Pass True, False or the path of a timm checkpoint.")
     def other(why): return RuntimeError(f"The checkpoint {str(pretrained)!r} is not one of {arch!r}: {why}. Pass the architecture it was trained with as `arch`, or another checkpoint.")
@@ -109,8 +115,8 @@ def _create(arch, pretrained):
 
 # %% ../nbs/09_backbone.ipynb #2b31e608
 def split_backbone(
-    arch='resnet50', # timm name
-    pretrained=True # timm's weights, or False (random), or the path of a timm checkpoint of `arch`
+    arch='resnet50', # timm name, with a tag or without
+    pretrained=True # timm's weights (for a bare `resnet50`, torchvision's first), or False (random), or the path of a timm checkpoint of `arch`
 ):
     "(trunk, last stage with stride 1, channels C): image (B,3,H,W) → trunk → stage → (B,C,H/16,W/16) (Sec. III-B, Fig. 2)"
     model = _create(arch, pretrained)

@@ -441,7 +441,7 @@ def _stage(folder, name, net, fit, seed):
 @torch.no_grad()
 def embed(self:ReIDLearner,
     items, # DataFrame with `path`, list of paths or PIL images, or a single one
-    teachers=None, # also the Teachers' features, with PANet's parts; by default only where PMNet has nothing else
+    teachers=None, # also the Teachers' features, with PANet's parts; by default only if there are no Students, so that without it only the global feature would be left
     bs=64 # batch size
 ):
     "Vectors (N,D) whose inner product ranks, in the order of `items`; NaN for images that cannot be read, if the loaders replace these (Sec. IV-B2)"

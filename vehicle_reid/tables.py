@@ -93,8 +93,8 @@ def _loaders(row, items, size, p, k):
 
 # %% ../nbs/52_tables.ipynb #c5d53c98
 def _ways(learn):
-    "Name of each way to rank that the network has → arguments of `evaluate`"
-    return dict(only={}, rr=dict(rerank=True)) | (dict(both=dict(teachers=True)) if 'T' in learn.model.heads else {})
+    "Name of each way to rank that the network has → arguments of `evaluate`; without Students there is no PMNet only"
+    return ({} if learn.needs_parts else dict(only={})) | dict(rr=dict(rerank=True)) | (dict(both=dict(teachers=True)) if 'T' in learn.model.heads else {})
 
 def _trials(features, ids):
     "VehicleID's ten trials: mean of each metric, and its standard deviation"
@@ -150,7 +150,8 @@ def run_row(
     seconds['all'] = round(time.perf_counter()-start, 1)
     log = pd.read_csv(folder/'pmnet.csv').round(4) if row.train else pd.DataFrame()
     device = torch.cuda.get_device_name() if dls.device.type=='cuda' else dls.device.type
-    return dict(row=name, seed=seed, metrics=metrics, seconds=seconds, resumed=resumed, device=device, threads=torch.get_num_threads(),
+    switches = {k: getattr(v, '__name__', v) for k,v in (row.learner|row.data|dict(baseline=row.baseline, scale=row.scale)).items()}
+    return dict(row=name, switches=switches, seed=seed, metrics=metrics, seconds=seconds, resumed=resumed, device=device, threads=torch.get_num_threads(),
         log={c: [None if np.isnan(v) else v for v in log[c]] for c in log.columns}, versions=versions())
 
 # %% ../nbs/52_tables.ipynb #bcddcae6
@@ -304,7 +305,7 @@ def _run_jobs(jobs, out, workers, gpus, about, arguments):
         try: _run_in_process(job, out/f'{tag}.part.json', slot%gpus if gpus else None, out/'logs'/f'{tag}.txt', workers>1 and not gpus)
         except RuntimeError as e: return e
         part = out/f'{tag}.part.json'
-        write_json(out/f'{tag}.result.json', {**json.loads(part.read_text(encoding='utf-8')), 'arguments': arguments, **about})
+        write_json(out/f'{tag}.result.json', {**json.loads(part.read_text(encoding='utf-8')), 'arguments': {**_defaults, **arguments}, **about})
         part.unlink()
     def _ended():
         "Give each free slot the next job that is ready; the error, or None, of each that ends"
@@ -349,8 +350,9 @@ def tables_markdown(
     runs = runs if isinstance(runs, list) else read_runs(runs)
     ran = {r['row'] for r in runs}
     tables = {t: {o.run for o in table_lines if o.table==t} & ran for t in dict.fromkeys(o.table for o in table_lines)}
-    parts = {t: table_of(runs, t) for t,names in tables.items() if t=='I' or names-{'full'}}
-    return '\n\n'.join(f'**Table {t}**\n\n{_markdown(df)}' for t,df in parts.items() if len(df)>1 or len(df) and (t=='I' or any('paper' in c for c in df)))
+    parts = {t: table_of(runs, t) for t,names in tables.items() if t=='I' or t.startswith('II ') or names-{'full'}}
+    def title(t, df): return f'**Table {t}**' + any('paper' in c for c in df)*f" (the paper's: {'VehicleID' if t.startswith('II ') else 'Occluded VeRi-776' if t.startswith('VII') else 'VeRi-776'})"
+    return '\n\n'.join(f'{title(t, df)}\n\n{_markdown(df)}' for t,df in parts.items() if len(df)>1 or len(df) and (t=='I' or any('paper' in c for c in df)))
 
 def _markdown(df):
     row = lambda cells: '| ' + ' | '.join(map(str, cells)) + ' |'
