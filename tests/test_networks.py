@@ -161,7 +161,7 @@ def test_a_saved_backbone_is_where_the_next_network_begins(arch, tmp_path):
     with pytest.raises(RuntimeError, match='is not one of'): PMNet(9, 'resnet18' if arch!='resnet18' else 'resnet34', pretrained=tmp_path/'b.safetensors')
 
 def test_weights_may_be_named_with_a_tag(monkeypatch):
-    "A bare ResNet begins with torchvision's first weights, as published baselines do; a tag is taken at its word"
+    "A bare ResNet begins with torchvision's first weights; a tag is taken at its word"
     from huggingface_hub import constants
     monkeypatch.setattr(constants, 'ENDPOINT', 'http://127.0.0.1:9'); monkeypatch.setattr('vehicle_reid.backbone.try_to_load_from_cache', lambda *a: None) # no hub, nothing kept
     a,b = (split_backbone(o, pretrained=False) for o in ('resnet18','resnet18.a1_in1k'))

@@ -1,7 +1,7 @@
 """Every row of Tables I to VII as arguments; rows × seeds trained, resumable, one JSON line a run; rendered beside the paper's numbers
 
 The paper's claims are comparisons: parts found without labels beat stripes, Students beat Teachers alone, attention, part transfer, sharing and uncertainty weights each add, and occlusion hurts less. Each is a pair of runs that differ in one argument. This page writes the
-arguments down, runs them on any data set (`vehicle-reid tables`), and renders what came out. [The evidence](62_evidence.ipynb) is what it printed for us; six rows were not run there: `exp2`, `se`, `residual`, `no_share_no_transfer`, `fixed_211` and `fixed_411`.
+arguments down, runs them on any data set (`vehicle-reid tables`), and renders what came out. [The evidence](62_evidence.ipynb) is what it printed for us.
 
 ```python
 runs = run_tables(read_veri('VeRi'), 'tables', ['baseline_same','full'], seeds=2)   # resumable; a line of JSON a run
