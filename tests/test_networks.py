@@ -166,7 +166,7 @@ def test_weights_may_be_named_with_a_tag(monkeypatch):
     monkeypatch.setattr(constants, 'ENDPOINT', 'http://127.0.0.1:9'); monkeypatch.setattr('vehicle_reid.backbone.try_to_load_from_cache', lambda *a: None) # no hub, nothing kept
     a,b = (split_backbone(o, pretrained=False) for o in ('resnet18','resnet18.a1_in1k'))
     assert {n: p.shape for n,p in a[1].state_dict().items()}=={n: p.shape for n,p in b[1].state_dict().items()}
-    for arch,repo in (('resnet50','timm/resnet50.tv_in1k'), ('resnet50.a1_in1k','timm/resnet50.a1_in1k'), ('resnet10t','timm/resnet10t.c3_in1k')):
+    for arch,repo in (('resnet50','timm/resnet50.tv_in1k'), ('resnet50.a1_in1k','timm/resnet50.a1_in1k'), ('resnet10t',timm.get_pretrained_cfg('resnet10t').hf_hub_id)):
         with pytest.raises(RuntimeError, match=re.escape(f'({repo})')): split_backbone(arch, pretrained=True)
     for pre in (True, False):
         with pytest.raises(ValueError, match=r"no weights 'resnet50.tv_in21k'. Near names: .*resnet50.tv_in1k"): split_backbone('resnet50.tv_in21k', pre)

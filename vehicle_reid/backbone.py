@@ -10,7 +10,6 @@ one trunk (Sec. III-B, "two res_conv5 residual stages"). Both keep the last stag
 trunk,stage,c = split_backbone('resnet18', pretrained=False)
 x = torch.randn(2,3,128,128)
 test_eq(stage(trunk(x)).shape, (2,512,8,8))
-
 {a: split_backbone(a, pretrained=False)[2] for a in ('resnet50d', 'convnext_atto', 'regnetx_002', 'mobilenetv3_small_100', 'tf_efficientnet_lite0')}
 ```"""
 

@@ -348,11 +348,11 @@ def tables_markdown(
 ):
     "Every table in which something can be compared, as Markdown"
     runs = runs if isinstance(runs, list) else read_runs(runs)
-    ran = {r['row'] for r in runs}
-    tables = {t: {o.run for o in table_lines if o.table==t} & ran for t in dict.fromkeys(o.table for o in table_lines)}
-    parts = {t: table_of(runs, t) for t,names in tables.items() if t=='I' or t.startswith('II ') or names-{'full'}}
-    def title(t, df): return f'**Table {t}**' + any('paper' in c for c in df)*f" (the paper's: {'VehicleID' if t.startswith('II ') else 'Occluded VeRi-776' if t.startswith('VII') else 'VeRi-776'})"
-    return '\n\n'.join(f'{title(t, df)}\n\n{_markdown(df)}' for t,df in parts.items() if len(df)>1 or len(df) and (t=='I' or any('paper' in c for c in df)))
+    parts = {t: table_of(runs, t) for t in dict.fromkeys(o.table for o in table_lines)}
+    full = {(o.table, o.label) for o in table_lines if o.run=='full'}
+    def beside_paper(df): return any('paper' in c for c in df)
+    def title(t, df): return f'**Table {t}**' + beside_paper(df)*f" (the paper's: {'VehicleID' if t.startswith('II ') else 'Occluded VeRi-776' if t.startswith('VII') else 'VeRi-776'})"
+    return '\n\n'.join(f'{title(t, df)}\n\n{_markdown(df)}' for t,df in parts.items() if len(df)>1 or len(df) and (t=='I' or beside_paper(df) and (t, df.index[0]) not in full))
 
 def _markdown(df):
     row = lambda cells: '| ' + ' | '.join(map(str, cells)) + ' |'
